@@ -1,0 +1,139 @@
+"""Carries one request until the vendor's answer means something."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+from airflow_provider_events.delivery.observer import Counters
+from airflow_provider_events.delivery.pacing import (
+    Pacer,
+    Patience,
+    RetryPolicy,
+    retry_after_seconds,
+    sleep_unless,
+)
+from airflow_provider_events.delivery.transport import AiohttpTransport, Endpoint, Transport, TransportError
+from airflow_provider_events.exceptions import CredentialsRefused, RateLimited, VendorUnavailable
+from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
+
+__all__ = ["Courier", "alone"]
+
+Reading = Outcome | list[Outcome]
+
+
+class Facts(TypedDict, total=False):
+    """What an answer adds to an error."""
+
+    status: int
+    code: str
+    request_id: str | None
+
+
+class Courier:
+    """Retries what can heal, waits as told, and stops at refused credentials.
+
+    :param transport: open, and shared by all requests.
+    :param pacer: shared by all that use the same quota.
+    :param stopping: once set, no further attempt is made.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        pacer: Pacer,
+        policy: RetryPolicy,
+        stopping: asyncio.Event,
+        counters: Counters,
+    ) -> None:
+        self._transport = transport
+        self._pacer = pacer
+        self._policy = policy
+        self._stopping = stopping
+        self.counters = counters
+
+    def patience(self) -> Patience:
+        """A fresh budget for one batch."""
+        return Patience(self._policy)
+
+    async def carry(
+        self, request: Request, read: Callable[[Answer], Reading], patience: Patience
+    ) -> tuple[Answer, Reading]:
+        """The first answer with a verdict, and that verdict.
+
+        :raises CredentialsRefused: the vendor refused key, project or URL.
+        :raises VendorUnavailable: the retry budget is spent.
+        :raises RateLimited: the vendor asks for a longer pause than the policy allows.
+        :raises Stopped: the delivery is being stopped.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._pacer.turn(self._stopping)
+            started = loop.time()
+            self.counters.requests += 1
+            try:
+                answer = await self._transport.send(request)
+            except TransportError as error:
+                if error.final:
+                    raise CredentialsRefused(str(error)) from error
+                await self._back_off(patience, loop.time() - started, str(error), None)
+                continue
+            reading = read(answer)
+            if isinstance(reading, list):
+                return answer, reading
+            if reading.verdict is Verdict.REFUSED:
+                raise CredentialsRefused(f"{reading.code}: {reading.reason}", **_facts(answer, reading))
+            if reading.verdict is not Verdict.RETRY:
+                return answer, reading
+            asked = retry_after_seconds(answer.headers)
+            if answer.status == 429 or asked is not None:
+                await self._wait_as_told(patience, asked, answer, reading)
+            else:
+                await self._back_off(patience, loop.time() - started, reading.reason, answer, reading)
+
+    async def pause(self, patience: Patience, why: str) -> None:
+        """Back off once, on behalf of events that an otherwise good answer left open.
+
+        :raises VendorUnavailable: the retry budget is spent.
+        """
+        await self._back_off(patience, 0.0, why, None)
+
+    async def _wait_as_told(self, patience: Patience, asked: float | None, answer: Answer, reading: Outcome) -> None:
+        pause = patience.told_to_wait(asked)
+        if pause is None:
+            raise RateLimited(
+                "the vendor asks for a longer pause than a task should wait",
+                retry_after=asked,
+                **_facts(answer, reading),
+            )
+        self.counters.throttled += 1
+        self.counters.retries += 1
+        self._pacer.pause(pause)
+
+    async def _back_off(
+        self,
+        patience: Patience,
+        took_seconds: float,
+        why: str,
+        answer: Answer | None,
+        reading: Outcome | None = None,
+    ) -> None:
+        pause = patience.failed(took_seconds)
+        if pause is None:
+            facts = _facts(answer, reading) if answer and reading else Facts()
+            raise VendorUnavailable(f"no usable answer within the retry budget; last: {why}", **facts)
+        self.counters.retries += 1
+        await sleep_unless(self._stopping, pause)
+
+
+def _facts(answer: Answer, reading: Outcome) -> Facts:
+    return {"status": answer.status, "code": reading.code, "request_id": answer.headers.get("x-request-id")}
+
+
+@asynccontextmanager
+async def alone(endpoint: Endpoint, requests_per_minute: float | None = None) -> AsyncIterator[Courier]:
+    """A courier with a transport of its own, for single calls and look-ups."""
+    async with AiohttpTransport(endpoint) as transport:
+        yield Courier(transport, Pacer(requests_per_minute), RetryPolicy(), asyncio.Event(), Counters())

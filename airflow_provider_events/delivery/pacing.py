@@ -1,0 +1,122 @@
+"""When the next request may go out: the quota, what the vendor asks for, and backoff."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+__all__ = ["Pacer", "Patience", "RetryPolicy", "Stopped", "retry_after_seconds", "sleep_unless"]
+
+
+class Stopped(Exception):
+    """The delivery is being stopped: nothing new is to be sent."""
+
+
+async def sleep_unless(stopping: asyncio.Event, seconds: float) -> None:
+    """Sleep, unless `stopping` is set before the time is over.
+
+    :raises Stopped: it was.
+    """
+    if not stopping.is_set() and seconds > 0:
+        try:
+            await asyncio.wait_for(stopping.wait(), seconds)
+        except TimeoutError:
+            return
+    if stopping.is_set():
+        raise Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long to go on when answers fail.
+
+    :param budget_seconds: one request may fail for so long, waits that the vendor asked for not counted.
+    :param max_wait_seconds: longest wait, in one piece or in sum, that the vendor may ask of one request before the
+        delivery ends with `RateLimited` and leaves the waiting to Airflow.
+    :param base_seconds: upper bound of the first backoff; it doubles from attempt to attempt.
+    :param cap_seconds: upper bound of any backoff; longer than the one-minute windows of the vendors' quotas.
+    """
+
+    budget_seconds: float = 300.0
+    max_wait_seconds: float = 900.0
+    base_seconds: float = 0.5
+    cap_seconds: float = 90.0
+
+    def backoff(self, attempt: int) -> float:
+        """Full jitter: anything between 0 and the bound of this attempt, counted from 0."""
+        return random.uniform(0, min(self.cap_seconds, self.base_seconds * 2 ** min(attempt, 30)))
+
+
+class Patience:
+    """How long one batch has been failing, and how often; times the vendor asked for are kept apart."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._failures = 0
+        self._throttles = 0
+        self._failing_seconds = 0.0
+        self._waited_seconds = 0.0
+
+    def failed(self, took_seconds: float) -> float | None:
+        """The pause before the next attempt in seconds, or None when the budget is spent."""
+        pause = self._policy.backoff(self._failures)
+        self._failures += 1
+        self._failing_seconds += took_seconds + pause
+        return pause if self._failing_seconds <= self._policy.budget_seconds else None
+
+    def told_to_wait(self, asked_seconds: float | None) -> float | None:
+        """The pause after a 429 or a `Retry-After` in seconds, or None when it is more than a worker should wait."""
+        pause = self._policy.backoff(self._throttles + 2) if asked_seconds is None else asked_seconds
+        self._throttles += 1
+        self._waited_seconds += pause
+        return pause if self._waited_seconds <= self._policy.max_wait_seconds else None
+
+
+class Pacer:
+    """One turn after the other, evenly spaced: shared by all that use one quota.
+
+    :param requests_per_minute: None for no limit. Of a quota 99 % are used, so that the network's jitter never packs
+        one request too many into a minute.
+    """
+
+    def __init__(self, requests_per_minute: float | None) -> None:
+        self._interval = 60.0 / (0.99 * requests_per_minute) if requests_per_minute else 0.0
+        self._next_turn = 0.0
+        self._resume_at = 0.0
+
+    async def turn(self, stopping: asyncio.Event) -> None:
+        """Wait for the next turn; a pause that comes while waiting puts it off.
+
+        :raises Stopped: `stopping` was set.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            now = loop.time()
+            mine = max(now, self._next_turn)
+            self._next_turn = mine + self._interval
+            if mine > now:
+                await sleep_unless(stopping, mine - now)
+            elif stopping.is_set():
+                raise Stopped
+            if self._resume_at <= mine:
+                return
+
+    def pause(self, seconds: float) -> None:
+        """No turn before `seconds` from now, for anybody."""
+        self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + seconds)
+        self._next_turn = max(self._next_turn, self._resume_at)
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """The `Retry-After` header in seconds from now, from either of its forms; None when absent or unreadable."""
+    value = headers.get("retry-after", "").strip()
+    if value.isdecimal():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,188 @@
+"""The words the whole house speaks: an event, the receipt for one, a rejection, and the report of a delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.values import kind, parse_time
+
+__all__ = ["DeliveryReport", "Event", "Receipt", "Record", "Rejection"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Event:
+    """Something that a customer did.
+
+    :param name: what happened, in the vendor's spelling rules.
+    :param identity: who did it, in the vendor's own key names, e.g. `{"email": "ada@example.com"}`.
+    :param timestamp: when, as an aware datetime or ISO 8601 text with a zone. None: when it is sent.
+    :param properties: what else is known; values as in `airflow_provider_events.values`.
+    :param id: the caller's own idempotency key, unique among the events of one name and customer. None: the
+        key is derived from the content, so that two equal events count as one where the vendor deduplicates.
+    :raises InvalidEvent: naming the field, the kind of its value and the fix.
+    """
+
+    name: str
+    identity: Mapping[str, str | int]
+    timestamp: datetime | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InvalidEvent("name", f"an event needs a name, as text, not {kind(self.name)}")
+        _check_identity(self.identity)
+        if self.timestamp is not None:
+            object.__setattr__(self, "timestamp", parse_time(self.timestamp, "timestamp"))
+        if not isinstance(self.properties, Mapping):
+            raise InvalidEvent("properties", f"has to be a mapping, not {kind(self.properties)}")
+        for name in self.properties:
+            if not isinstance(name, str) or not name:
+                raise InvalidEvent("properties", f"property names have to be text, not {kind(name)}")
+        if self.id is not None and type(self.id) is not str:
+            object.__setattr__(self, "id", _event_id(self.id))
+
+    def __repr__(self) -> str:
+        """Shows the name only: an event in a log must not be a customer in a log."""
+        return f"<Event {self.name!r}>"
+
+    @classmethod
+    def from_dict(cls, data: object) -> Event:
+        """The event described by a mapping with the fields above, as it comes out of an XCom.
+
+        :raises InvalidEvent: for anything else, an unknown field, or a missing one.
+        """
+        if isinstance(data, Event):
+            return data
+        if not isinstance(data, Mapping):
+            raise InvalidEvent("event", f"has to be a mapping with name and identity, not {kind(data)}")
+        if unknown := [str(name) for name in data if name not in _EVENT_FIELDS]:
+            raise InvalidEvent(unknown[0], f"not a field of an event; there are {', '.join(_EVENT_FIELDS)}")
+        if missing := [name for name in ("name", "identity") if name not in data]:
+            raise InvalidEvent(missing[0], "missing")
+        values = dict(data)
+        if values.get("properties") is None:
+            values.pop("properties", None)
+        return cls(**values)
+
+
+_EVENT_FIELDS = tuple(f.name for f in fields(Event))
+
+
+def _check_identity(identity: object) -> None:
+    if not isinstance(identity, Mapping):
+        raise InvalidEvent("identity", f"has to be a mapping of id name to value, not {kind(identity)}")
+    if not identity:
+        raise InvalidEvent("identity", "an event needs at least one id of its customer")
+    for name, value in identity.items():
+        if not isinstance(name, str) or not name:
+            raise InvalidEvent("identity", f"id names have to be text, not {kind(name)}")
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise InvalidEvent(f"identity.{name}", f"an id has to be text or a whole number, not {kind(value)}")
+        if isinstance(value, str) and not value.strip():
+            raise InvalidEvent(f"identity.{name}", "an id must not be empty")
+
+
+def _event_id(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InvalidEvent("id", f"has to be text or a whole number, not {kind(value)}")
+    return str(value)
+
+
+class Record(NamedTuple):
+    """One row of a source: its number from 1, the event it became or why it became none, and its own columns."""
+
+    row: int
+    event: Event | None
+    data: Mapping[str, Any] | None = None
+    fault: InvalidEvent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is known of one delivered event.
+
+    :param vendor: connection type of the vendor.
+    :param event_id: the idempotency key it was sent under (32 hex digits).
+    :param status: HTTP status of the accepting answer.
+    :param reference: the vendor's id of the customer's entry, where it tells (Embeddables).
+    :param request_id: the vendor's request id, where it tells.
+    :param requests: HTTP requests it took.
+    """
+
+    vendor: str
+    event_id: str
+    status: int
+    reference: str | None = None
+    request_id: str | None = None
+    requests: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a plain dictionary, for an XCom."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why one event was not delivered and never will be as it is.
+
+    :param row: its number in the source, from 1.
+    :param code: the vendor's error code, `http_<status>`, `entry_missing`, or `invalid` for our own validation.
+    :param reason: in words, without the customer's data.
+    :param field: the field at fault, where it is known.
+    """
+
+    row: int
+    code: str
+    reason: str
+    field: str | None = None
+
+    @property
+    def summary(self) -> str:
+        """The reason without what differs from row to row: the key of `DeliveryReport.reasons`."""
+        return f"{self.code}: {self.field}: {self.reason}" if self.field else f"{self.code}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryReport:
+    """The accounts of one delivery: `read == delivered + rejected + skipped + resumed + unsent`.
+
+    :param vendor: connection type of the vendor.
+    :param read: rows or events taken from the source.
+    :param delivered: accepted by the vendor.
+    :param rejected: refused for good, by the vendor or by our own validation.
+    :param skipped: passed over because the customer's entry does not exist (`on_missing_entry="skip"`).
+    :param resumed: delivered, rejected or skipped by an earlier try of the same task.
+    :param unsent: read without an outcome: the delivery was stopped, or it was a dry run. 0 after a success.
+    :param requests: HTTP requests sent.
+    :param retries: how many of them repeated an earlier one.
+    :param seconds: wall-clock time.
+    :param reasons: rejection reason -> count.
+    :param rejected_path: where the rejected events are, if anywhere.
+    """
+
+    vendor: str
+    read: int = 0
+    delivered: int = 0
+    rejected: int = 0
+    skipped: int = 0
+    resumed: int = 0
+    unsent: int = 0
+    requests: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    rejected_path: str | None = None
+
+    def __post_init__(self) -> None:
+        accounted = self.delivered + self.rejected + self.skipped + self.resumed + self.unsent
+        if self.read != accounted:
+            raise AssertionError(f"the accounts do not close: {self.read} read, {accounted} accounted for")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a plain dictionary, for an XCom."""
+        return {**asdict(self), "reasons": dict(self.reasons)}

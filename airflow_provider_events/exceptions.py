@@ -1,0 +1,160 @@
+"""Every error this package raises, as one tree. `retryable` says whether Airflow's task retry can help.
+
+    EventsError
+    ├── ConfigurationError          no   a connection, an option or a mapping is wrong: a person must change it
+    │   └── MappingError            no   the mapping and the columns of the query do not fit together
+    ├── InvalidEvent                no   an event that cannot be sent; in a batch it becomes a rejection
+    ├── SourceError                 yes  rows could not be read
+    │   └── KeyColumnError          no   `key_column` is not unique, not filled or not there
+    └── DeliveryError               yes  the delivery stopped; `report` holds what had happened until then
+        ├── CredentialsRefused      no   the vendor refused the key, the project or the URL
+        ├── EventRejected           no   a single event was rejected
+        ├── TooManyRejected         no   more events were rejected than `max_rejected` allows
+        ├── EntryMissing            yes  the customer's entry does not exist (yet)
+        ├── VendorUnavailable       yes  no usable answer within the retry budget
+        ├── RateLimited             yes  the vendor asks for a longer pause than a task should hold a worker for
+        └── DeliveryInterrupted     yes  stopped by a kill, a timeout or SIGTERM after draining what was in flight
+
+No message holds a key, a request body or the value of a customer's field.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_events.events import DeliveryReport
+
+__all__ = [
+    "ConfigurationError",
+    "CredentialsRefused",
+    "DeliveryError",
+    "DeliveryInterrupted",
+    "EntryMissing",
+    "EventRejected",
+    "EventsError",
+    "InvalidEvent",
+    "KeyColumnError",
+    "MappingError",
+    "RateLimited",
+    "SourceError",
+    "TooManyRejected",
+    "VendorUnavailable",
+]
+
+
+class EventsError(Exception):
+    """Base of all errors of this package."""
+
+    retryable: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by state, so that keyword-only constructors survive a process boundary."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[EventsError], args: tuple[Any, ...], state: dict[str, Any]) -> EventsError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(EventsError):
+    """A connection, an option or a mapping is wrong."""
+
+
+class MappingError(ConfigurationError):
+    """The mapping and the columns of the source do not fit together."""
+
+
+class InvalidEvent(EventsError, ValueError):
+    """An event that cannot be sent as it is.
+
+    :param field: where the fault is, e.g. `"identity.email"` or `"properties.price"`.
+    :param reason: what is wrong and what would be right, without the value itself.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class SourceError(EventsError):
+    """Rows could not be read."""
+
+    retryable = True
+
+
+class KeyColumnError(SourceError):
+    """The key column is not unique, holds NULLs or is not returned by the query."""
+
+    retryable = False
+
+
+class DeliveryError(EventsError):
+    """A delivery stopped.
+
+    :param status: HTTP status of the answer that ended it, if there was one.
+    :param code: the vendor's own error code.
+    :param request_id: the vendor's request id, for its support.
+    :param retry_after: seconds the vendor asked us to wait.
+    :param conn_id: Airflow connection that was used.
+    :param report: counts up to the stop (batch deliveries only).
+    """
+
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        conn_id: str | None = None,
+        report: DeliveryReport | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.conn_id = conn_id
+        self.report = report
+
+
+class CredentialsRefused(DeliveryError):
+    """The vendor refused the key, the project or the URL: every further request would be refused as well."""
+
+    retryable = False
+
+
+class EventRejected(DeliveryError):
+    """The vendor, or our own validation, will never accept this single event as it is."""
+
+    retryable = False
+
+
+class TooManyRejected(DeliveryError):
+    """Everything deliverable was delivered, yet more events were rejected than allowed."""
+
+    retryable = False
+
+
+class EntryMissing(DeliveryError):
+    """The customer's entry does not exist at the vendor (yet)."""
+
+
+class VendorUnavailable(DeliveryError):
+    """The vendor gave no usable answer within the retry budget."""
+
+
+class RateLimited(DeliveryError):
+    """The vendor asks for a longer pause than a task should hold a worker for; see `retry_after`."""
+
+
+class DeliveryInterrupted(DeliveryError):
+    """Stopped from outside; whatever was in flight was waited for and counted."""

@@ -1,0 +1,67 @@
+"""A request to a vendor, its answer, and what that means: the values that cross between vendors and delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+__all__ = ["Answer", "Encoded", "Outcome", "Request", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request without its authentication, which the transport adds.
+
+    :param method: `"GET"`, `"POST"` or `"PUT"`.
+    :param path: path and query behind the base URL, percent-encoded, with its leading slash.
+    :param body: JSON document, or None.
+    :param headers: headers of this request alone.
+    """
+
+    method: str
+    path: str
+    body: bytes | None = None
+    headers: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. Header names are lower case; the body is cut off at the transport's limit."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Encoded(NamedTuple):
+    """One event on its vendor's wire: its piece of a request body, and its idempotency key (32 hex digits)."""
+
+    body: bytes
+    key: str
+
+
+class Verdict(Enum):
+    """What an answer says about an event, or about a whole request."""
+
+    DELIVERED = "delivered"
+    REJECTED = "rejected"
+    MISSING = "missing"  # the customer's entry does not exist
+    RETRY = "retry"  # later: overload, quota, outage, or an answer that says nothing
+    REFUSED = "refused"  # credentials, project or URL: no further request can succeed
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verdict with its grounds.
+
+    :param code: the vendor's error code, or `http_<status>` where it gives none.
+    :param reason: the vendor's own words, cut to a readable length.
+    :param reference: what the vendor calls the stored event's entry, if it says so.
+    """
+
+    verdict: Verdict
+    code: str = ""
+    reason: str = ""
+    reference: str | None = None

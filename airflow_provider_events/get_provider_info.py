@@ -1,0 +1,302 @@
+"""What Airflow reads of this provider. A literal that imports nothing: one bad key here would stop all of Airflow.
+
+The connection types repeat what the vendors' classes say of their forms; a test compares the two.
+"""
+
+
+def get_provider_info() -> dict[str, object]:
+    """The provider's metadata, in the form that Airflow's provider manager validates."""
+    return {
+        "package-name": "airflow-provider-events",
+        "name": "Customer events",
+        "description": "Delivers customer events to Embeddables, Vibetrace, WebEngage and Bloomreach Engagement.",
+        "versions": ["0.1.0"],
+        "integrations": [
+            {
+                "integration-name": "Embeddables",
+                "external-doc-url": "https://docs.embeddables.com/how-to/send-data-to-embeddables",
+                "tags": ["service"],
+            },
+            {
+                "integration-name": "Vibetrace",
+                "external-doc-url": "https://help.vtcdn.net/kb/how-to-send-events-via-api/",
+                "tags": ["service"],
+            },
+            {
+                "integration-name": "WebEngage",
+                "external-doc-url": "https://docs.webengage.com/docs/rest-api-tracking-events",
+                "tags": ["service"],
+            },
+            {
+                "integration-name": "Bloomreach Engagement",
+                "external-doc-url": "https://documentation.bloomreach.com/engagement/docs/add-event",
+                "tags": ["service"],
+            },
+        ],
+        "connection-types": [
+            {
+                "connection-type": "embeddables",
+                "hook-class-name": "airflow_provider_events.hooks.embeddables.EmbeddablesHook",
+                "hook-name": "Embeddables",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "login", "port"],
+                    "relabeling": {"host": "API base URL", "password": "API key"},
+                    "placeholders": {"host": "https://api.embeddables.com", "password": "rk_…"},
+                },
+                "conn-fields": {
+                    "project_id": {
+                        "label": "Project ID",
+                        "description": "Starts with pr_; Settings > Credentials and Endpoints",
+                        "schema": {"type": "string"},
+                    },
+                    "embeddable_id": {
+                        "label": "Embeddable ID",
+                        "description": "Starts with flow_; for events whose identity names none",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "requests_per_minute": {
+                        "label": "Requests per minute",
+                        "description": "Upper bound on the request rate; blank: the vendor's published quota",
+                        "schema": {"type": ["number", "null"], "minimum": 0.1},
+                    },
+                    "max_in_flight": {
+                        "label": "Requests in flight",
+                        "description": "How many requests may wait for an answer at once",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "batch_size": {
+                        "label": "Events per request",
+                        "description": "At most; blank: what the vendor takes in one request",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "timeout": {
+                        "label": "Timeout (s)",
+                        "description": "Seconds to wait for an answer",
+                        "schema": {"type": ["number", "null"], "default": 30, "minimum": 0.1},
+                    },
+                    "verify": {
+                        "label": "Verify TLS",
+                        "description": "true, false, or the path of a CA bundle",
+                        "schema": {"type": ["string", "null"], "default": "true"},
+                    },
+                    "proxy": {
+                        "label": "Proxy URL",
+                        "description": "HTTP proxy for this connection, e.g. http://proxy.example.com:3128",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                },
+            },
+            {
+                "connection-type": "vibetrace",
+                "hook-class-name": "airflow_provider_events.hooks.vibetrace.VibetraceHook",
+                "hook-name": "Vibetrace",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "login", "port"],
+                    "relabeling": {"host": "API base URL", "password": "API key"},
+                    "placeholders": {
+                        "host": "https://api.vtcdn.net/v1",
+                        "password": "found under your account profile",
+                    },
+                },
+                "conn-fields": {
+                    "requests_per_minute": {
+                        "label": "Requests per minute",
+                        "description": "Upper bound on the request rate; blank: the vendor's published quota",
+                        "schema": {"type": ["number", "null"], "minimum": 0.1},
+                    },
+                    "max_in_flight": {
+                        "label": "Requests in flight",
+                        "description": "How many requests may wait for an answer at once",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "batch_size": {
+                        "label": "Events per request",
+                        "description": "At most; blank: what the vendor takes in one request",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "timeout": {
+                        "label": "Timeout (s)",
+                        "description": "Seconds to wait for an answer",
+                        "schema": {"type": ["number", "null"], "default": 30, "minimum": 0.1},
+                    },
+                    "verify": {
+                        "label": "Verify TLS",
+                        "description": "true, false, or the path of a CA bundle",
+                        "schema": {"type": ["string", "null"], "default": "true"},
+                    },
+                    "proxy": {
+                        "label": "Proxy URL",
+                        "description": "HTTP proxy for this connection, e.g. http://proxy.example.com:3128",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                },
+            },
+            {
+                "connection-type": "webengage",
+                "hook-class-name": "airflow_provider_events.hooks.webengage.WebEngageHook",
+                "hook-name": "WebEngage",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "login", "port"],
+                    "relabeling": {"host": "API base URL", "password": "API key"},
+                    "placeholders": {
+                        "host": "blank: the host of the region",
+                        "password": "a service account's key with the role Data Ingestion",
+                    },
+                },
+                "conn-fields": {
+                    "license_code": {
+                        "label": "License code",
+                        "description": "As in the dashboard; may start with ~",
+                        "schema": {"type": "string"},
+                    },
+                    "region": {
+                        "label": "Region",
+                        "description": "Data centre of the account",
+                        "schema": {
+                            "type": ["string", "null"],
+                            "enum": ["global", "in", "ksa"],
+                            "default": "global",
+                        },
+                    },
+                    "existence_check": {
+                        "label": "Existence check",
+                        "description": "portability: look users up by registering a GDPR portability request",
+                        "schema": {
+                            "type": ["string", "null"],
+                            "enum": ["none", "portability"],
+                            "default": "none",
+                        },
+                    },
+                    "requests_per_minute": {
+                        "label": "Requests per minute",
+                        "description": "Upper bound on the request rate; blank: the vendor's published quota",
+                        "schema": {"type": ["number", "null"], "minimum": 0.1},
+                    },
+                    "max_in_flight": {
+                        "label": "Requests in flight",
+                        "description": "How many requests may wait for an answer at once",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "batch_size": {
+                        "label": "Events per request",
+                        "description": "At most; blank: what the vendor takes in one request",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "timeout": {
+                        "label": "Timeout (s)",
+                        "description": "Seconds to wait for an answer",
+                        "schema": {"type": ["number", "null"], "default": 30, "minimum": 0.1},
+                    },
+                    "verify": {
+                        "label": "Verify TLS",
+                        "description": "true, false, or the path of a CA bundle",
+                        "schema": {"type": ["string", "null"], "default": "true"},
+                    },
+                    "proxy": {
+                        "label": "Proxy URL",
+                        "description": "HTTP proxy for this connection, e.g. http://proxy.example.com:3128",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                },
+            },
+            {
+                "connection-type": "bloomreach",
+                "hook-class-name": "airflow_provider_events.hooks.bloomreach.BloomreachHook",
+                "hook-name": "Bloomreach Engagement",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "port"],
+                    "relabeling": {
+                        "host": "API base URL",
+                        "login": "API key ID",
+                        "password": "API secret or public token",
+                    },
+                    "placeholders": {
+                        "host": "https://api.exponea.com",
+                        "login": "blank: public access",
+                        "password": "Project settings > API",
+                    },
+                },
+                "conn-fields": {
+                    "project_token": {
+                        "label": "Project token",
+                        "description": "Project settings > Access management > API",
+                        "schema": {"type": "string"},
+                    },
+                    "requests_per_minute": {
+                        "label": "Requests per minute",
+                        "description": "Upper bound on the request rate; blank: the vendor's published quota",
+                        "schema": {"type": ["number", "null"], "minimum": 0.1},
+                    },
+                    "max_in_flight": {
+                        "label": "Requests in flight",
+                        "description": "How many requests may wait for an answer at once",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "batch_size": {
+                        "label": "Events per request",
+                        "description": "At most; blank: what the vendor takes in one request",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "timeout": {
+                        "label": "Timeout (s)",
+                        "description": "Seconds to wait for an answer",
+                        "schema": {"type": ["number", "null"], "default": 30, "minimum": 0.1},
+                    },
+                    "verify": {
+                        "label": "Verify TLS",
+                        "description": "true, false, or the path of a CA bundle",
+                        "schema": {"type": ["string", "null"], "default": "true"},
+                    },
+                    "proxy": {
+                        "label": "Proxy URL",
+                        "description": "HTTP proxy for this connection, e.g. http://proxy.example.com:3128",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                },
+            },
+        ],
+        "hooks": [
+            {
+                "integration-name": "Embeddables",
+                "python-modules": ["airflow_provider_events.hooks.embeddables"],
+            },
+            {"integration-name": "Vibetrace", "python-modules": ["airflow_provider_events.hooks.vibetrace"]},
+            {"integration-name": "WebEngage", "python-modules": ["airflow_provider_events.hooks.webengage"]},
+            {
+                "integration-name": "Bloomreach Engagement",
+                "python-modules": ["airflow_provider_events.hooks.bloomreach"],
+            },
+        ],
+        "operators": [
+            {
+                "integration-name": "Customer events",
+                "python-modules": ["airflow_provider_events.operators.events"],
+            }
+        ],
+        "transfers": [
+            {
+                "source-integration-name": "SQL",
+                "target-integration-name": "Customer events",
+                "python-module": "airflow_provider_events.transfers.sql_to_events",
+            }
+        ],
+        "config": {
+            "events": {
+                "description": "Delivery of customer events.",
+                "options": {
+                    "rejected_path": {
+                        "description": "Folder for rejected events as JSON "
+                        "Lines, one file per task try: a local "
+                        "path or any URI of Airflow's object "
+                        "storage. Used where an operator names "
+                        "no ``rejected_path``. Blank: none are "
+                        "written.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://company-airflow/rejected-events",
+                        "default": "",
+                    }
+                },
+            }
+        },
+    }

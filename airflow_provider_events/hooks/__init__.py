@@ -1,0 +1,1 @@
+"""Hooks: one per vendor, all of them `EventsHook`."""

@@ -1,0 +1,338 @@
+"""From an Airflow connection to a vendor and its client."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_events._compat import BaseHook, mask_secret
+from airflow_provider_events.events import DeliveryReport, Event, Receipt, Record
+from airflow_provider_events.exceptions import (
+    ConfigurationError,
+    DeliveryError,
+    EntryMissing,
+    EventRejected,
+    EventsError,
+)
+from airflow_provider_events.exchange import Verdict
+from airflow_provider_events.get_provider_info import get_provider_info
+from airflow_provider_events.vendors.base import ConnectionValues, Vendor
+
+if TYPE_CHECKING:
+    import httpx
+
+    from airflow_provider_events._compat import Connection
+    from airflow_provider_events.delivery.job import Delivery
+    from airflow_provider_events.delivery.options import DeliveryOptions
+    from airflow_provider_events.delivery.transport import Endpoint
+    from airflow_provider_events.sources.mapping import EventMapping
+
+__all__ = ["EventsHook"]
+
+log = logging.getLogger(__name__)
+
+
+class EventsHook(BaseHook):
+    """A vendor reached through an Airflow connection. Use a vendor's own hook, or `for_connection`.
+
+    Nothing is looked up before it is needed: a hook can be made without a connection being there.
+
+    :param conn_id: the connection; its type decides the vendor. Default: `<type>_default`.
+    """
+
+    vendor_class: ClassVar[type[Vendor]]
+    conn_type: ClassVar[str]
+    hook_name: ClassVar[str]
+    default_conn_name: ClassVar[str]
+    conn_name_attr = "conn_id"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        vendor = cls.vendor_class
+        cls.conn_type = vendor.conn_type
+        cls.hook_name = vendor.label
+        cls.default_conn_name = f"{vendor.conn_type}_default"
+
+    def __init__(self, conn_id: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id or self.default_conn_name
+        self._delivery: Delivery | None = None
+        self._stopped = False
+
+    @classmethod
+    def for_connection(cls, conn_id: str) -> EventsHook:
+        """The hook of the vendor that the connection's type names.
+
+        :raises ConfigurationError: the connection is of another type; names those there are.
+        """
+        conn_type = cls.get_connection(conn_id).conn_type
+        known = {kind["connection-type"]: kind for kind in _connection_types()}
+        if conn_type not in known:
+            raise ConfigurationError(
+                f"connection {conn_id!r} has the type {conn_type!r}; events are sent to one of {', '.join(known)}"
+            )
+        module, _, name = known[conn_type]["hook-class-name"].rpartition(".")
+        hook: EventsHook = getattr(importlib.import_module(module), name)(conn_id)
+        return hook
+
+    @cached_property
+    def vendor(self) -> Vendor:
+        """The vendor as the connection configures it; all its secrets are masked in logs from here on.
+
+        :raises ConfigurationError: the connection is of another type, or a field of it is wrong or missing.
+        """
+        connection = self.get_connection(self.conn_id)
+        if connection.conn_type != self.conn_type:
+            raise ConfigurationError(
+                f"connection {self.conn_id!r} has the type {connection.conn_type!r}; "
+                f"{type(self).__name__} needs {self.conn_type!r}"
+            )
+        vendor = self.vendor_class(_values(self.conn_id, connection))
+        for secret in vendor.secrets():
+            mask_secret(secret)
+        return vendor
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def send(self, event: Event | Mapping[str, Any]) -> Receipt:
+        """Deliver one event.
+
+        :raises InvalidEvent: our own validation refused it.
+        :raises EventRejected: the vendor refused it for good.
+        :raises EntryMissing: the customer's entry does not exist (yet).
+        :raises DeliveryError: credentials refused, vendor unavailable, or rate limited for long.
+        """
+        from airflow_provider_events.delivery.job import on_own_loop
+
+        return on_own_loop(lambda: self.asend(event), lambda: None)
+
+    async def asend(self, event: Event | Mapping[str, Any]) -> Receipt:
+        """`send` for code that runs on an event loop."""
+        from airflow_provider_events.delivery.courier import alone
+        from airflow_provider_events.delivery.job import encode
+
+        vendor = self.vendor
+        encoded = encode(vendor, Event.from_dict(event), datetime.now(UTC))
+        try:
+            async with alone(self._endpoint(1)) as courier:
+                answer, outcome = await courier.carry(
+                    vendor.request([encoded]), lambda answer: vendor.read(answer, 1), courier.patience()
+                )
+        except DeliveryError as error:
+            raise self._named(error) from error.__cause__
+        if isinstance(outcome, list):
+            (outcome,) = outcome
+        request_id = answer.headers.get("x-request-id")
+        if outcome.verdict is not Verdict.DELIVERED:
+            kind = EntryMissing if outcome.verdict is Verdict.MISSING else EventRejected
+            raise kind(
+                f"{outcome.code}: {outcome.reason}",
+                status=answer.status,
+                code=outcome.code,
+                request_id=request_id,
+                conn_id=self.conn_id,
+            )
+        return Receipt(
+            self.conn_type,
+            encoded.key,
+            answer.status,
+            outcome.reference,
+            request_id,
+            courier.counters.requests,
+        )
+
+    def deliver(
+        self,
+        events: Iterable[Event | Mapping[str, Any]],
+        *,
+        mapping: EventMapping | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> DeliveryReport:
+        """Deliver many events from a list or a generator; memory stays flat.
+
+        :param mapping: with one, `events` are plain rows.
+        :param options: those of `DeliveryOptions`, and `rejected_path`.
+        :raises DeliveryError: with the accounts so far as its `report`.
+        """
+        from airflow_provider_events.sources.records import event_records
+
+        return self.deliver_records(event_records(events, mapping), **options)
+
+    def deliver_records(
+        self,
+        records: Iterator[Sequence[Record]],
+        *,
+        rejected_path: str | None = None,
+        rejected_name: str | None = None,
+        sent_at: datetime | None = None,
+        **options: Any,
+    ) -> DeliveryReport:
+        """Deliver the records of a source; see `deliver`.
+
+        :param rejected_path: URI or local path of a `.jsonl` file for rejected events, or of a folder for such files.
+        :param rejected_name: name inside that folder. Default: connection and time.
+        :param sent_at: the time of events that have none. Default: now.
+        """
+        from airflow_provider_events.delivery.job import Delivery
+        from airflow_provider_events.delivery.observer import LogObserver
+        from airflow_provider_events.delivery.options import DeliveryOptions
+        from airflow_provider_events.delivery.transport import AiohttpTransport
+        from airflow_provider_events.hooks.rejected import open_rejected
+
+        wanted = DeliveryOptions(**options)
+        limits, quota = self._limits(wanted)
+        sent_at = sent_at or datetime.now(UTC)
+        endpoint = self._endpoint(limits.max_in_flight)
+        with ExitStack() as stack:
+            sink = None
+            if rejected_path and not wanted.dry_run:
+                name = rejected_name or f"{self.conn_id}-{sent_at:%Y%m%dT%H%M%S.%f}.jsonl"
+                sink = stack.enter_context(open_rejected(rejected_path, name, self.conn_type))
+            self._delivery = Delivery(
+                self.vendor,
+                lambda: AiohttpTransport(endpoint),
+                vendor=self.conn_type,
+                options=wanted,
+                limits=limits,
+                requests_per_minute=quota,
+                sent_at=sent_at,
+                observer=LogObserver(log),
+                sink=sink,
+            )
+            if self._stopped:
+                self._delivery.stop()
+            try:
+                return self._delivery.run(records)
+            except DeliveryError as error:
+                raise self._named(error) from error.__cause__
+
+    def stop(self) -> None:
+        """Stop a running delivery from another thread or a signal handler; it then raises `DeliveryInterrupted`."""
+        self._stopped = True
+        if self._delivery is not None:
+            self._delivery.stop()
+
+    # -- Airflow -----------------------------------------------------------------------------------------------------
+
+    def get_conn(self) -> httpx.Client:
+        """An authenticated client with the API's base URL, for calls that this package does not make. Close it."""
+        import httpx
+
+        from airflow_provider_events.delivery.transport import tls_context
+
+        endpoint = self._endpoint(1)
+        return httpx.Client(
+            base_url=endpoint.base_url,
+            headers=dict(endpoint.headers),
+            timeout=endpoint.timeout_seconds,
+            verify=tls_context(endpoint.verify),
+            proxy=endpoint.proxy,
+        )
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Whether the vendor lets this connection in, by the least harmful documented call."""
+        from airflow_provider_events.delivery.job import on_own_loop
+
+        try:
+            return on_own_loop(self._probe, lambda: None)
+        except (EventsError, OSError) as error:
+            return False, str(error)
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """The connection form's fields; read by Airflow 2.11 to 3.1, later ones read the provider info."""
+        from airflow_provider_events.hooks.form import legacy_field_behaviour
+
+        return legacy_field_behaviour(cls.vendor_class)
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The connection form's extra fields; read by Airflow 2.11 to 3.1, later ones read the provider info."""
+        from airflow_provider_events.hooks.form import form_widgets
+
+        return form_widgets(cls.vendor_class)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _probe(self) -> tuple[bool, str]:
+        from airflow_provider_events.delivery.transport import AiohttpTransport, TransportError
+
+        vendor = self.vendor
+        try:
+            async with AiohttpTransport(self._endpoint(1)) as transport:
+                answer = await transport.send(vendor.probe())
+        except TransportError as error:
+            return False, f"{error}: check the host {vendor.base_url}"
+        outcome = vendor.read_probe(answer)
+        if outcome.verdict is Verdict.DELIVERED:
+            return True, f"{vendor.label} accepts this connection ({vendor.base_url})"
+        return False, f"{vendor.label} answered {answer.status} ({outcome.code}): {outcome.reason}"
+
+    def _endpoint(self, max_connections: int) -> Endpoint:
+        from airflow_provider_events.delivery.transport import Endpoint
+
+        vendor = self.vendor
+        extra = vendor.extra
+        verify = extra["verify"]
+        return Endpoint(
+            vendor.base_url,
+            vendor.headers(),
+            timeout_seconds=extra["timeout"],
+            verify={"true": True, "false": False}.get(verify.lower(), verify),
+            proxy=extra["proxy"],
+            max_connections=max_connections,
+        )
+
+    def _limits(self, wanted: DeliveryOptions) -> tuple[Any, float | None]:
+        from airflow_provider_events.delivery.engine import Limits
+
+        vendor, extra = self.vendor, self.vendor.extra
+        batch_size = wanted.batch_size or extra["batch_size"] or vendor.max_batch_size
+        if batch_size > vendor.max_batch_size:
+            raise ConfigurationError(
+                f"connection {self.conn_id!r}: batch_size {batch_size} is more than the {vendor.max_batch_size} "
+                f"that {vendor.label} takes in one request"
+            )
+        published = vendor.quota(batch_size)
+        quota = wanted.requests_per_minute or extra["requests_per_minute"] or published
+        if quota is not None and published is not None and quota > published:
+            self.log.warning(
+                "%g requests per minute are above %s's published %g: keeping to these",
+                quota,
+                vendor.label,
+                published,
+            )
+            quota = published
+        return Limits(batch_size, wanted.max_in_flight or extra["max_in_flight"] or vendor.max_in_flight), quota
+
+    def _named(self, error: DeliveryError) -> DeliveryError:
+        """`error`, naming the connection."""
+        error.conn_id = self.conn_id
+        error.args = (f"connection {self.conn_id!r}: {error}",)
+        return error
+
+
+def _values(conn_id: str, connection: Connection) -> ConnectionValues:
+    try:
+        extra = connection.extra_dejson
+    except ValueError:
+        raise ConfigurationError(f"connection {conn_id!r}: the extra is not a JSON object") from None
+    return ConnectionValues(
+        conn_id,
+        connection.host,
+        connection.port,
+        connection.schema,
+        connection.login,
+        connection.password,
+        extra if isinstance(extra, dict) else {},
+    )
+
+
+def _connection_types() -> list[dict[str, Any]]:
+    types: Any = get_provider_info()["connection-types"]
+    return types if isinstance(types, list) else []

@@ -1,0 +1,1 @@
+"""Operators that send events which are already in Airflow."""

@@ -1,0 +1,162 @@
+"""Operators that send events which are already in Airflow: one, or a list from an XCom."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_events._compat import BaseOperator
+from airflow_provider_events.exceptions import ConfigurationError
+from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, run_time
+from airflow_provider_events.values import kind
+
+if TYPE_CHECKING:
+    from airflow_provider_events._compat import Context
+    from airflow_provider_events.events import Event, Record
+    from airflow_provider_events.sources.mapping import EventMapping
+
+__all__ = ["SendEventOperator", "SendEventsOperator"]
+
+
+class SendEventOperator(BaseOperator):
+    """Sends one event. The connection's type decides the vendor; all fields of the event are templated.
+
+    :param conn_id: connection of type embeddables, vibetrace, webengage or bloomreach.
+    :param name: what happened.
+    :param identity: who did it, in the vendor's key names, e.g. `{"email": "{{ params.email }}"}`.
+    :param timestamp: when, as an aware datetime or ISO 8601 text with a zone. Default: the start of the DAG run, so
+        that a retry sends the same bytes.
+    :param properties: what else is known.
+    :param id: the caller's own idempotency key.
+
+    Returns the `Receipt` as a dictionary. A rejected event, or refused credentials, fail the task without a retry; a
+    missing entry fails it with one.
+    """
+
+    template_fields: Sequence[str] = ("conn_id", "name", "identity", "timestamp", "properties", "id")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"identity": "json", "properties": "json"}
+
+    def __init__(
+        self,
+        *,
+        conn_id: str,
+        name: str,
+        identity: Mapping[str, str | int],
+        timestamp: datetime | str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.name = name
+        self.identity = identity
+        self.timestamp = timestamp
+        self.properties = properties
+        self.id = id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Send it."""
+        from airflow_provider_events.hooks.base import EventsHook
+
+        with failing_for_good():
+            receipt = EventsHook.for_connection(self.conn_id).send(
+                {
+                    "name": self.name,
+                    "identity": self.identity,
+                    "timestamp": self.timestamp or run_time(context),
+                    "properties": self.properties,
+                    "id": self.id,
+                }
+            )
+        self.log.info("%s accepted the event (%d requests)", receipt.vendor, receipt.requests)
+        return receipt.to_dict()
+
+
+class SendEventsOperator(DeliveryOperator):
+    """Sends a list of events, from an XCom or as it stands in the DAG file.
+
+    :param events: dictionaries with the fields of `Event`, or an XComArg or template that gives them. None: nothing.
+    :param mapping: with one, `events` are plain rows, and it says which column is what.
+
+    For the other parameters see `DeliveryOperator`.
+    """
+
+    template_fields: Sequence[str] = ("events", "conn_id", "rejected_path")
+
+    def __init__(
+        self,
+        *,
+        events: Collection[Event | Mapping[str, Any]] | str | None = None,
+        mapping: EventMapping | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._events: Any = events
+        if mapping is not None:
+            from airflow_provider_events.sources.mapping import EventMapping
+
+            mapping = EventMapping.of(mapping)
+        self.mapping = mapping
+
+    @property
+    def events(self) -> Any:
+        """As given; once rendered, shown as a count wherever Airflow stores or prints it."""
+        return self._events
+
+    @events.setter
+    def events(self, value: Any) -> None:
+        self._events = EventList(value) if isinstance(value, list | tuple) else value
+
+    def records(self, context: Context) -> Iterator[Sequence[Record]]:
+        """The events, or the mapped rows."""
+        from airflow_provider_events.sources.records import event_records
+
+        return event_records(_listed(self._events), self.mapping)
+
+
+class EventList(Sequence[Any]):
+    """Events that print as their number: rendered templates are stored, and must not hold customers."""
+
+    def __init__(self, events: Sequence[Any]) -> None:
+        self._events = events
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._events[index]
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} events>"
+
+    __str__ = __repr__
+
+
+def _listed(events: Any) -> Any:
+    """The list in what a template or an XCom gave."""
+    if events is None:
+        return ()
+    if isinstance(events, str):
+        events = _parsed(events)
+    if isinstance(events, Mapping) or not hasattr(events, "__iter__"):
+        raise ConfigurationError(f"events: has to be a list of events, not {kind(events)}")
+    return events
+
+
+def _parsed(text: str) -> Any:
+    """A rendered template is text: JSON, or what Python prints of a list."""
+    if text.strip() in ("", "None"):
+        return ()
+    try:
+        return json.loads(text)
+    except ValueError:
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise ConfigurationError(
+                "events: the rendered text is no list; pass the XComArg itself, or add `| tojson` to the template"
+            ) from None

@@ -1,0 +1,25 @@
+"""A fixture for users' tests; in a conftest.py:
+
+    pytest_plugins = ["airflow_provider_events.sandbox.pytest_plugin"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_provider_events.sandbox.server import Sandbox
+
+
+@pytest.fixture(scope="session")
+def _events_sandbox_server() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def events_sandbox(_events_sandbox_server: Sandbox) -> Sandbox:
+    """A running sandbox that has seen nothing yet: one server serves the session, each test finds it empty."""
+    _events_sandbox_server.reset()
+    return _events_sandbox_server

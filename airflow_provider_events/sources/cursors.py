@@ -1,0 +1,290 @@
+"""Cursors that stream: which one a hook's driver has, how to open it, and what its errors become.
+
+| hook | cursor |
+| --- | --- |
+| `PostgresHook` | named (server-side) cursor of psycopg2 or psycopg |
+| `MySqlHook` | `SSCursor` of mysqlclient, or mysql-connector-python's unbuffered cursor |
+| SQLite, Snowflake, BigQuery, Trino, Databricks SQL | the plain one: `fetchmany` transfers what it returns |
+| any other with a working `get_sqlalchemy_engine` | SQLAlchemy with `stream_results` |
+| any other | the plain one, with a warning: many drivers hold the whole result in memory |
+
+Hooks are told apart by class name, so that no database provider is imported that the user has not installed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import uuid4
+
+from airflow_provider_events.exceptions import SourceError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+__all__ = [
+    "Access",
+    "Bound",
+    "RowChunk",
+    "columns_of",
+    "connected",
+    "execute",
+    "fetch",
+    "paging",
+    "streaming",
+]
+
+log = logging.getLogger(__name__)
+
+Bound: TypeAlias = dict[str, Any] | tuple[Any, ...] | None
+
+PLAIN_CURSORS_THAT_STREAM = {
+    "SqliteHook",
+    "SnowflakeHook",
+    "BigQueryHook",
+    "TrinoHook",
+    "DatabricksSqlHook",
+}
+
+# Codes of errors that, like a ProgrammingError, speak about the statement alone and never about a row:
+# SQLite's generic error, which covers missing tables and columns, and MySQL's "Unknown column".
+STATEMENT_FAULTS = {"SQLITE_ERROR", 1054}
+
+
+@dataclass(frozen=True, slots=True)
+class RowChunk:
+    """Consecutive rows of a result.
+
+    :param columns: the names of the columns, as the database spells them.
+    :param rows: one tuple a row, with the values as the driver gave them.
+    """
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One way to read through a hook.
+
+    :param strategy: its name, for the log.
+    :param connect: opens a DB-API connection.
+    :param cursor: opens a cursor that gives sequences (never dictionaries), and releases it.
+    """
+
+    strategy: str
+    connect: Callable[[], Any]
+    cursor: Callable[[Any], AbstractContextManager[Any]]
+
+
+def streaming(hook: DbApiHook) -> Access:
+    """The way to read one long result with a bounded number of rows in memory. Opens nothing."""
+    classes = {cls.__name__: cls for cls in type(hook).__mro__}
+    if "PostgresHook" in classes:
+        driver = _postgres_driver(classes["PostgresHook"])
+        return Access(
+            f"PostgreSQL named cursor ({driver})",
+            hook.get_conn,
+            lambda connection: _closing(_postgres_cursor(connection, driver, name=f"events_{uuid4().hex}")),
+        )
+    if "MySqlHook" in classes:
+        if _uses_mysql_connector(hook):
+            strategy, options = "unbuffered cursor (mysql-connector-python)", {"buffered": False}
+        else:
+            strategy, options = "SSCursor (mysqlclient)", {"cursorclass": _mysqlclient_cursor("SSCursor")}
+        # Closing such a cursor would read all the rest of its rows; it ends with its connection.
+        return Access(strategy, hook.get_conn, lambda connection: nullcontext(connection.cursor(**options)))
+    if PLAIN_CURSORS_THAT_STREAM & classes.keys():
+        return Access("cursor with fetchmany", hook.get_conn, _plain_cursor)
+    try:
+        engine = hook.get_sqlalchemy_engine()
+    except Exception as error:
+        log.warning(
+            "%s has neither a known server-side cursor nor an SQLAlchemy engine (%s). "
+            "The driver may hold the whole result in memory; a key_column avoids that.",
+            type(hook).__name__,
+            type(error).__name__,
+        )
+        return Access("client cursor", hook.get_conn, _plain_cursor)
+    return Access("SQLAlchemy stream_results", lambda: _EngineConnection(engine), _plain_cursor)
+
+
+def paging(hook: DbApiHook) -> Access:
+    """The way to read many small results, each fetched whole. Opens nothing."""
+    classes = {cls.__name__: cls for cls in type(hook).__mro__}
+    if "PostgresHook" in classes:
+        driver = _postgres_driver(classes["PostgresHook"])
+        return Access(
+            f"client cursor ({driver})",
+            hook.get_conn,
+            lambda connection: _closing(_postgres_cursor(connection, driver)),
+        )
+    if "MySqlHook" in classes and not _uses_mysql_connector(hook):
+        cursor_class = _mysqlclient_cursor("Cursor")
+        return Access(
+            "client cursor (mysqlclient)",
+            hook.get_conn,
+            lambda connection: _closing(connection.cursor(cursor_class)),
+        )
+    return Access("client cursor", hook.get_conn, _plain_cursor)
+
+
+@contextmanager
+def connected(access: Access) -> Iterator[Any]:
+    """An open connection, closed at the end of the block. Nothing is committed.
+
+    :raises SourceError: the driver cannot connect.
+    """
+    try:
+        connection = access.connect()
+    except Exception as error:
+        if _is_driver_error(error):
+            message = f"No connection to the database: {_name(error)}: {_first_line(error)}"
+            raise SourceError(message) from None
+        raise
+    with _closing(connection):
+        yield connection
+
+
+def execute(cursor: Any, sql: str, parameters: Bound) -> None:
+    """Run a statement. Without parameters the driver is given none, so that it leaves percent signs alone.
+
+    :raises SourceError: the driver failed. The message quotes the driver only about the statement itself.
+    """
+    try:
+        if parameters is None:
+            cursor.execute(sql)
+        else:
+            cursor.execute(sql, parameters)
+    except Exception as error:
+        raise _failure(error, quote=parameters is None) from None
+
+
+def fetch(cursor: Any, size: int | None) -> list[tuple[Any, ...]]:
+    """Up to `size` more rows, as tuples; `None` means all that are left.
+
+    :raises SourceError: the driver failed, as when the connection is lost.
+    """
+    try:
+        rows = cursor.fetchall() if size is None else cursor.fetchmany(size)
+    except Exception as error:
+        raise _failure(error, quote=False) from None
+    return [tuple(row) for row in rows]
+
+
+def columns_of(cursor: Any) -> tuple[str, ...]:
+    """The names of the columns of an executed statement (psycopg2's named cursor: once it was fetched from).
+
+    :raises SourceError: the statement returns no rows by its nature.
+    """
+    if cursor.description is None:
+        raise SourceError("The SQL returned no columns: a source needs one SELECT.")
+    return tuple(column[0] for column in cursor.description)
+
+
+@contextmanager
+def _closing(resource: Any) -> Iterator[Any]:
+    """`contextlib.closing` for what may be lost already: a failing close must not hide the first error."""
+    try:
+        yield resource
+    finally:
+        with suppress(Exception):
+            resource.close()
+
+
+def _plain_cursor(connection: Any) -> AbstractContextManager[Any]:
+    return _closing(connection.cursor())
+
+
+def _postgres_driver(hook_class: type) -> str:
+    """`psycopg` or `psycopg2`: the hook's module decides for all connections; older ones know only psycopg2."""
+    return "psycopg" if getattr(sys.modules[hook_class.__module__], "USE_PSYCOPG3", False) else "psycopg2"
+
+
+def _postgres_cursor(connection: Any, driver: str, **options: str) -> Any:
+    """A cursor that gives tuples, also where the connection's extra asks for dictionaries."""
+    if driver == "psycopg":
+        return connection.cursor(row_factory=import_module("psycopg.rows").tuple_row, **options)
+    return connection.cursor(cursor_factory=import_module("psycopg2.extensions").cursor, **options)
+
+
+def _uses_mysql_connector(hook: DbApiHook) -> bool:
+    return bool(hook.connection_extra.get("client") == "mysql-connector-python")
+
+
+def _mysqlclient_cursor(name: str) -> Any:
+    return getattr(import_module("MySQLdb.cursors"), name)
+
+
+class _EngineConnection:
+    """An SQLAlchemy connection as a DB-API one. The SQL goes to the driver as it is."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._connection = engine.connect().execution_options(stream_results=True, no_parameters=True)
+
+    def cursor(self) -> _EngineCursor:
+        return _EngineCursor(self._connection)
+
+    def close(self) -> None:
+        self._connection.close()
+        self._engine.dispose()
+
+
+class _EngineCursor:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._result: Any = None
+
+    @property
+    def description(self) -> list[tuple[str]] | None:
+        return [(name,) for name in list(self._result.keys())] if self._result.returns_rows else None
+
+    def execute(self, sql: str, parameters: Bound = None) -> None:
+        self._result = self._connection.exec_driver_sql(sql, parameters)
+
+    def fetchmany(self, size: int) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = self._result.fetchmany(size)
+        return rows
+
+    def close(self) -> None:
+        self._result.close()
+
+
+def _failure(error: Exception, *, quote: bool) -> SourceError:
+    """What failed, without the SQL, its parameters or a row; drivers put all three into their messages."""
+    cause = getattr(error, "orig", None) or error
+    code = _code(cause)
+    message = f"The database could not be read: {_name(cause)}" + (f" ({code})" if code else "")
+    if quote and (code in STATEMENT_FAULTS or "ProgrammingError" in _base_names(cause)):
+        message = f"{message}: {_first_line(cause)}"
+    return SourceError(message)
+
+
+def _code(error: Exception) -> str | int | None:
+    for attribute in ("sqlstate", "pgcode", "sqlite_errorname"):
+        if value := getattr(error, attribute, None):
+            return str(value)
+    return error.args[0] if error.args and isinstance(error.args[0], int) else None
+
+
+def _name(error: Exception) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def _base_names(error: Exception) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}
+
+
+def _is_driver_error(error: Exception) -> bool:
+    """Whether the error is the database's (PEP 249's `Error`, SQLAlchemy's) or the network's."""
+    return isinstance(error, OSError) or bool({"Error", "SQLAlchemyError"} & _base_names(error))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

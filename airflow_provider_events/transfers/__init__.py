@@ -1,0 +1,1 @@
+"""Transfers from databases to vendors."""

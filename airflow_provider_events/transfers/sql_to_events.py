@@ -1,0 +1,71 @@
+"""From a SQL query to a vendor, row by row, in flat memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_events._compat import BaseHook
+from airflow_provider_events.exceptions import ConfigurationError
+from airflow_provider_events.operators.delivery import DeliveryOperator
+from airflow_provider_events.sources.mapping import EventMapping
+
+if TYPE_CHECKING:
+    from airflow_provider_events._compat import Context
+    from airflow_provider_events.events import Record
+
+__all__ = ["SqlToEventsOperator"]
+
+
+class SqlToEventsOperator(DeliveryOperator):
+    """Sends one event for each row of a query.
+
+    :param sql: the query, or the name of a `.sql` file (templated).
+    :param sql_conn_id: connection of any database whose hook is a `DbApiHook` (templated).
+    :param mapping: which column is what; see `EventMapping`.
+    :param parameters: bound to the query by the driver (templated), e.g. the ends of the data interval.
+    :param key_column: unique, never NULL: the rows are read in its order, page by page, instead of by one cursor that
+        stays open for the whole delivery.
+    :param sql_hook_params: passed to the database's hook.
+
+    For the other parameters see `DeliveryOperator`.
+    """
+
+    template_fields: Sequence[str] = ("sql", "parameters", "sql_conn_id", "conn_id", "rejected_path")
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json"}
+
+    def __init__(
+        self,
+        *,
+        sql: str,
+        sql_conn_id: str,
+        mapping: EventMapping | Mapping[str, Any],
+        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+        key_column: str | None = None,
+        sql_hook_params: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sql = sql
+        self.sql_conn_id = sql_conn_id
+        self.mapping = EventMapping.of(mapping)
+        self.parameters = parameters
+        self.key_column = key_column
+        self.sql_hook_params = sql_hook_params
+
+    def records(self, context: Context) -> Iterator[Sequence[Record]]:
+        """The rows as records."""
+        from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+        from airflow_provider_events.sources.records import sql_records
+        from airflow_provider_events.sources.sql import SqlSource
+
+        hook = BaseHook.get_connection(self.sql_conn_id).get_hook(hook_params=dict(self.sql_hook_params or {}))
+        if not isinstance(hook, DbApiHook):
+            raise ConfigurationError(
+                f"sql_conn_id {self.sql_conn_id!r}: {type(hook).__name__} is no database hook (DbApiHook)"
+            )
+        source = SqlSource(hook, self.sql, self.parameters, key_column=self.key_column)
+        self.log.info("reading by %s", source.strategy)
+        return sql_records(source.chunks(), self.mapping)

@@ -1,0 +1,145 @@
+"""How Python and SQL values travel as JSON: one policy for all sources and vendors.
+
+| value | on the wire |
+| --- | --- |
+| `str`, `bool`, `int` of at most 64 bits, finite `float`, `None` | as it is |
+| `Decimal` | without decimal places an integer (`10`), with them the nearest double (`10.00`: 10.0); no NaN |
+| aware `datetime` | text in the vendor's format, UTC by default: `2026-03-01T09:30:00.123456Z` |
+| naive `datetime` | refused, unless the mapping names the `timezone` |
+| `date`, `time` | ISO 8601 text |
+| `timedelta` | seconds |
+| `UUID` | its canonical text |
+| `bytes`, `bytearray`, `memoryview` | base64 text |
+| `list`, `tuple`, `dict` with text keys | arrays and objects, at most 32 levels deep |
+| `float` NaN and infinities, anything else | refused |
+"""
+
+from __future__ import annotations
+
+import math
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from airflow_provider_events.exceptions import InvalidEvent
+
+__all__ = ["iso_utc", "json_object", "json_value", "kind", "parse_time"]
+
+MAX_DEPTH = 32
+_INT64, _UINT64 = -(2**63), 2**64
+
+
+def kind(value: object) -> str:
+    """The name of a value's kind for an error message, never the value."""
+    return "null" if value is None else type(value).__name__
+
+
+def iso_utc(moment: datetime) -> str:
+    """RFC 3339 text in UTC: whole seconds, or microseconds where there are any."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse_time(value: object, field: str) -> datetime:
+    """An aware datetime from a `datetime` or from ISO 8601 text.
+
+    :raises InvalidEvent: the text is not a time, there is no zone, or the value is of another kind.
+    """
+    moment = value
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment.strip())
+        except ValueError:
+            raise InvalidEvent(field, "not an ISO 8601 time such as 2026-03-01T09:30:00+02:00") from None
+    if not isinstance(moment, datetime):
+        raise InvalidEvent(field, f"a time has to be a datetime or ISO 8601 text, not {kind(value)}")
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        raise InvalidEvent(field, "a time without a zone: give an aware datetime, or name the mapping's timezone")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidEvent(field, "out of the range of times") from None
+    return moment
+
+
+def json_object(
+    values: Mapping[str, Any], path: str, render_time: Callable[[datetime], str] = iso_utc
+) -> dict[str, Any]:
+    """`values` with every value JSON-safe.
+
+    :param path: prefix for the field named in an error, e.g. `"properties"`.
+    :param render_time: the vendor's text for an aware datetime.
+    :raises InvalidEvent: naming the first value that has no place in JSON.
+    """
+    return {
+        name: value
+        if (type(value) is str and value.isascii()) or type(value) is bool or value is None
+        else json_value(value, f"{path}.{name}", render_time)
+        for name, value in values.items()
+    }
+
+
+def json_value(value: Any, path: str, render_time: Callable[[datetime], str] = iso_utc, depth: int = 0) -> Any:
+    """One value, JSON-safe, by the table above.
+
+    :raises InvalidEvent: naming `path` and the value's kind.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value, path)
+    if isinstance(value, int):
+        return _integer(int(value), path)
+    if isinstance(value, float):
+        return _number(float(value), path)
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise InvalidEvent(path, "NaN and infinity have no place in JSON")
+        exponent = value.as_tuple().exponent
+        if isinstance(exponent, int) and exponent >= 0 and value.adjusted() <= 20:
+            return _integer(int(value), path)
+        return _number(float(value), path)
+    if isinstance(value, datetime):
+        return render_time(parse_time(value, path))
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return b64encode(value).decode("ascii")
+    if depth >= MAX_DEPTH:
+        raise InvalidEvent(path, f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, list | tuple):
+        return [json_value(item, f"{path}[{n}]", render_time, depth + 1) for n, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        inner = {}
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise InvalidEvent(path, f"object keys have to be text, not {kind(name)}")
+            inner[_text(name, path)] = json_value(item, f"{path}.{name}", render_time, depth + 1)
+        return inner
+    raise InvalidEvent(path, f"a value of kind {kind(value)} cannot be sent; cast it to text, a number or a time")
+
+
+def _text(value: str, path: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidEvent(path, "text that is not valid Unicode (a lone surrogate)") from None
+    return str(value)
+
+
+def _integer(value: int, path: str) -> int:
+    if not _INT64 <= value < _UINT64:
+        raise InvalidEvent(path, "an integer of more than 64 bits; cast it to text")
+    return value
+
+
+def _number(value: float, path: str) -> float:
+    if not math.isfinite(value):
+        raise InvalidEvent(path, "NaN and infinity have no place in JSON")
+    return value

@@ -1,0 +1,1 @@
+"""The vendors: all that differs between them, one file each."""

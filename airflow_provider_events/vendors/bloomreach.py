@@ -1,0 +1,177 @@
+"""Bloomreach Engagement (formerly Exponea): single events and batches of at most 50 commands.
+
+https://documentation.bloomreach.com/engagement/docs/add-event
+https://documentation.bloomreach.com/engagement/docs/batch-commands-2
+https://documentation.bloomreach.com/engagement/reference/tracking-api-error-messages
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_events.events import Event
+from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.values import json_object
+from airflow_provider_events.vendors.base import (
+    ConnectionValues,
+    ExtraField,
+    StandardField,
+    Vendor,
+    by_status,
+    delivered,
+    dumps,
+    json_body,
+    segment,
+    words,
+)
+
+MAX_EVENT_BYTES = 800_000
+MAX_VALUE_BYTES = 16_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_COMMAND_HEADS = [b'{"name":"customers/events","command_id":"%d","data":' % n for n in range(50)]
+_REFUSALS = ("could not authenticate", "invalid project id", "access key not found", "invalid secret")
+
+
+class Bloomreach(Vendor):
+    """An event for an unknown customer creates one, so there is no missing entry when tracking."""
+
+    conn_type = "bloomreach"
+    label = "Bloomreach Engagement"
+    docs_url = "https://documentation.bloomreach.com/engagement/docs/add-event"
+    default_host = "https://api.exponea.com"
+    standard_fields = (
+        StandardField("host", "API base URL", "https://api.exponea.com"),
+        StandardField("login", "API key ID", "blank: public access"),
+        StandardField("password", "API secret or public token", "Project settings > API", required=True),
+    )
+    extra_fields = (
+        ExtraField("project_token", "Project token", "Project settings > Access management > API", required=True),
+    )
+    max_batch_size = 50
+    max_in_flight = 32
+    max_request_bytes = MAX_EVENT_BYTES
+    piece_overhead = len(_COMMAND_HEADS[-1]) + 2
+    identity_keys = "any id names of the project (`registered`, `cookie`, …), one or more"
+    deduplication = "one-to-one duplicates: the same customer, type, timestamp and properties"
+
+    def __init__(self, values: ConnectionValues) -> None:
+        super().__init__(values)
+        self._track = f"/track/v2/projects/{segment(self.extra['project_token'])}"
+
+    def headers(self) -> dict[str, str]:
+        """Private access (`Basic`) with a key ID, public access (`Token`) without."""
+        if not self.login:
+            return {"Authorization": f"Token {self.password}"}
+        pair = b64encode(f"{self.login}:{self.password}".encode()).decode("ascii")
+        return {"Authorization": f"Basic {pair}"}
+
+    def quota(self, batch_size: int) -> float:
+        """6,000 requests per minute and egress address."""
+        return 6000
+
+    def encode(self, event: Event) -> Encoded:
+        """`customer_ids`, `event_type`, `properties`, and `timestamp` in seconds with its microseconds."""
+        customer_ids = {name: str(value) for name, value in event.identity.items()}
+        for name, value in customer_ids.items():
+            if value.lower() in ("null", "undefined") or not any(map(str.isalnum, value)):
+                raise InvalidEvent(f"identity.{name}", "an id needs a letter or digit, and is not null or undefined")
+        properties = json_object(event.properties, "properties")
+        wire: dict[str, Any] = {
+            "customer_ids": customer_ids,
+            "event_type": event.name,
+            "properties": properties,
+        }
+        if event.timestamp is not None:
+            wire["timestamp"] = (event.timestamp - _EPOCH).total_seconds()
+        body = dumps(wire)
+        if len(body) >= MAX_VALUE_BYTES:
+            _check_sizes(body, properties)
+        return Encoded(body, self.key(event, body))
+
+    def request(self, pieces: Sequence[Encoded]) -> Request:
+        """`POST …/customers/events` for one event, `POST …/batch` for more, each command with its `command_id`."""
+        if len(pieces) == 1:
+            return Request("POST", f"{self._track}/customers/events", pieces[0].body)
+        commands = b"},".join([head + piece.body for head, piece in zip(_COMMAND_HEADS, pieces, strict=False)])
+        return Request("POST", f"{self._track}/batch", b'{"commands":[' + commands + b"}]}")
+
+    def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
+        """A batch is read command by command: its own `success` hides failed commands."""
+        data = json_body(answer)
+        if not isinstance(data, dict):
+            return by_status(answer)
+        if answer.status == 200 and data.get("success") is True:
+            return delivered() if count == 1 else _read_commands(data.get("results"), count)
+        return _failure(answer, data)
+
+    def probe(self) -> Request:
+        """`GET …/system/time`."""
+        return Request("GET", f"{self._track}/system/time")
+
+    def read_probe(self, answer: Answer) -> Outcome:
+        """200 with `success`."""
+        outcome = self.read(answer, 1)
+        return outcome if isinstance(outcome, Outcome) else outcome[0]
+
+
+def _check_sizes(body: bytes, properties: dict[str, Any]) -> None:
+    if len(body) >= MAX_EVENT_BYTES:
+        raise InvalidEvent("event", f"{len(body)} bytes; an event has to stay below {MAX_EVENT_BYTES}")
+    for name, value in properties.items():
+        if (size := len(dumps(value))) >= MAX_VALUE_BYTES:
+            raise InvalidEvent(f"properties.{name}", f"{size} bytes; a value has to stay below {MAX_VALUE_BYTES}")
+
+
+def _read_commands(results: Any, count: int) -> list[Outcome]:
+    """One outcome per command, matched by `command_id`, else by position; a command without a result is retried."""
+    unanswered = Outcome(Verdict.RETRY, "http_200", "no result for this command")
+    outcomes = [unanswered] * count
+    if not isinstance(results, list):
+        return outcomes
+    for position, result in enumerate(results):
+        if not isinstance(result, dict):
+            continue
+        echoed = result.get("command_id")
+        if echoed is not None:
+            position = int(echoed) if isinstance(echoed, str) and echoed.isdecimal() else count
+        elif len(results) != count:
+            continue
+        if position < count:
+            outcomes[position] = delivered() if result.get("success") is True else _command_failure(result)
+    return outcomes
+
+
+def _command_failure(result: dict[str, Any]) -> Outcome:
+    reason = _reason(result)
+    return Outcome(_verdict(reason) or Verdict.REJECTED, "command_failed", reason or "failed without a reason")
+
+
+def _failure(answer: Answer, data: dict[str, Any]) -> Outcome:
+    """`error` is text; `errors` is text, a list, or an object with `_global` or `description`; `message` is text."""
+    reason = _reason(data)
+    code = f"http_{answer.status}"
+    verdict = _verdict(reason)
+    if verdict is None and answer.status < 300 and data.get("success") is False:
+        verdict = Verdict.REJECTED
+    return Outcome(verdict, code, reason) if verdict else by_status(answer, code, reason)
+
+
+def _verdict(reason: str) -> Verdict | None:
+    said = reason.lower()
+    if any(refusal in said for refusal in _REFUSALS):
+        return Verdict.REFUSED
+    return Verdict.MISSING if "customer does not exist" in said else None
+
+
+def _reason(data: dict[str, Any]) -> str:
+    errors = data.get("errors")
+    if isinstance(errors, dict):
+        errors = errors.get("_global") or errors.get("description") or list(errors.values())
+    if not isinstance(errors, list):
+        errors = [errors]
+    said = [words(text) for text in (*errors, data.get("error"), data.get("message"))]
+    return words("; ".join(text for text in said if text))

@@ -1,0 +1,130 @@
+"""Vibetrace: one event per request, for a user who exists.
+
+https://help.vtcdn.net/kb/how-to-send-events-via-api/
+https://help.vtcdn.net/kb/api-overview
+https://help.vtcdn.net/kb/confirmation-event/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow_provider_events.events import Event
+from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.values import json_object
+from airflow_provider_events.vendors.base import (
+    StandardField,
+    Vendor,
+    by_status,
+    delivered,
+    dumps,
+    json_body,
+    segment,
+    words,
+)
+
+STANDARD_TYPES = frozenset(
+    {
+        "addtocart",
+        "addtowishlist",
+        "checkout",
+        "confirmation",
+        "generic",
+        "login",
+        "search",
+        "update",
+        "viewcategory",
+        "viewitem",
+    }
+)
+
+
+class Vibetrace(Vendor):
+    """Standard event types go by their own name, every other name as a `generic` event.
+
+    The API has no field for the time of an event: it counts as of its arrival.
+    """
+
+    conn_type = "vibetrace"
+    label = "Vibetrace"
+    docs_url = "https://help.vtcdn.net/kb/how-to-send-events-via-api/"
+    default_host = "https://api.vtcdn.net/v1"
+    standard_fields = (
+        StandardField("host", "API base URL", "https://api.vtcdn.net/v1"),
+        StandardField("password", "API key", "found under your account profile", required=True),
+    )
+    identity_keys = "`email` or `_id`, exactly one"
+    deduplication = "`confirmation` events, by `orderId`; none documented for the others"
+    timestamp_sent = False
+
+    def headers(self) -> dict[str, str]:
+        """The bare key in `Authorization`, without a scheme word."""
+        return {"Authorization": self.password}
+
+    def encode(self, event: Event) -> Encoded:
+        """`{"user": …, "event": {type: attributes}}`."""
+        if len(event.identity) != 1 or next(iter(event.identity)) not in ("email", "_id"):
+            raise InvalidEvent("identity", "Vibetrace takes exactly one of email and _id")
+        user = {name: str(value) for name, value in event.identity.items()}
+        properties = json_object(event.properties, "properties")
+        if event.name == "confirmation":
+            properties = self._confirmation(event, user, properties)
+        elif event.name == "generic":
+            inner = properties.get("generic")
+            if not isinstance(inner, dict) or not inner.get("event_name"):
+                raise InvalidEvent("name", "use the event's own name; it is sent as a generic event by itself")
+        if event.name in STANDARD_TYPES:
+            typed = {event.name: properties}
+        elif "event_name" in properties:
+            raise InvalidEvent("properties.event_name", "taken by the event's name; rename the property")
+        else:
+            typed = {"generic": {"generic": {"event_name": event.name, **properties}}}
+        body = dumps({"user": user, "event": typed})
+        return Encoded(body, self.key(event, body))
+
+    def _confirmation(self, event: Event, user: dict[str, str], properties: dict[str, Any]) -> dict[str, Any]:
+        """`items` beside `generic`; flat columns such as `orderId` and `total` belong into `generic`."""
+        order = properties.pop("generic", {})
+        if not isinstance(order, dict):
+            raise InvalidEvent("properties.generic", "has to be an object with orderId, total and coupons")
+        items = properties.pop("items", [])
+        if not isinstance(items, list):
+            raise InvalidEvent("properties.items", 'has to be a list of {"id": …, "quantity": …}')
+        if twice := order.keys() & properties.keys():
+            raise InvalidEvent(f"properties.{min(twice)}", "given twice: beside and inside generic")
+        order = {**order, **properties}
+        if order.get("orderId") in (None, ""):
+            order["orderId"] = event.id or self.key(event, dumps([user, items, order]))
+        return {"items": items, "generic": order}
+
+    def request(self, pieces: Sequence[Encoded]) -> Request:
+        """`POST /event`, without a trailing slash."""
+        return Request("POST", "/event", pieces[0].body)
+
+    def read(self, answer: Answer, count: int) -> Outcome:
+        """200 with `results`; otherwise `errors`, of which `User not found` is the missing entry."""
+        data = json_body(answer)
+        errors = data.get("errors") if isinstance(data, dict) else None
+        first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+        message, detail = words(first.get("message")), words(first.get("description"))
+        reason = f"{message}: {detail}" if message and detail else message or detail
+        if message.lower() == "user not found":
+            return Outcome(Verdict.MISSING, "user_not_found", reason)
+        if 200 <= answer.status < 300:
+            if errors:
+                return Outcome(Verdict.REJECTED, f"http_{answer.status}", reason or "an answer with errors")
+            if isinstance(data, dict) and isinstance(data.get("results"), dict):
+                return delivered()
+        return by_status(answer, reason=reason)
+
+    def probe(self) -> Request:
+        """`GET /user/{email}` of an address that cannot exist: read-only, and no customer comes back."""
+        return Request("GET", f"/user/{segment('connection-test@airflow.invalid')}")
+
+    def read_probe(self, answer: Answer) -> Outcome:
+        """The vendor's own 404, or a user object: in both cases it let us in."""
+        found = answer.status == 200 and isinstance(json_body(answer), dict)
+        outcome = self.read(answer, 1)
+        return delivered() if found or outcome.verdict is Verdict.MISSING else outcome

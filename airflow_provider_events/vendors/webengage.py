@@ -1,0 +1,171 @@
+"""WebEngage: single events and bulks of at most 25, queued by the vendor.
+
+https://docs.webengage.com/docs/rest-api-getting-started
+https://docs.webengage.com/docs/rest-api-tracking-events
+https://docs.webengage.com/docs/bulk-user-api
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_events.events import Event
+from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.values import json_object
+from airflow_provider_events.vendors.base import (
+    ConnectionValues,
+    ExtraField,
+    StandardField,
+    Vendor,
+    by_status,
+    delivered,
+    dumps,
+    json_body,
+    segment,
+    words,
+)
+
+HOSTS = {
+    "global": "https://api.webengage.com",
+    "in": "https://api.in.webengage.com",
+    "ksa": "https://api.ksa.webengage.com",
+}
+MAX_ID_LENGTH = 100
+MAX_NAME_LENGTH = 50
+MAX_TEXT_LENGTH = 1000
+MAX_ATTRIBUTES_PER_TYPE = 25
+_TYPES = {str: "text", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
+
+
+class WebEngage(Vendor):
+    """The vendor answers "queued" and drops in silence what breaks its rules, so that they are checked here."""
+
+    conn_type = "webengage"
+    label = "WebEngage"
+    docs_url = "https://docs.webengage.com/docs/rest-api-tracking-events"
+    default_host = HOSTS["global"]
+    standard_fields = (
+        StandardField("host", "API base URL", "blank: the host of the region"),
+        StandardField("password", "API key", "a service account's key with the role Data Ingestion", required=True),
+    )
+    extra_fields = (
+        ExtraField("license_code", "License code", "As in the dashboard; may start with ~", required=True),
+        ExtraField(
+            "region",
+            "Region",
+            "Data centre of the account",
+            choices=("global", "in", "ksa"),
+            default="global",
+        ),
+        ExtraField(
+            "existence_check",
+            "Existence check",
+            "portability: look users up by registering a GDPR portability request",
+            choices=("none", "portability"),
+            default="none",
+        ),
+    )
+    max_batch_size = 25
+    max_in_flight = 8
+    identity_keys = "`userId` or `anonymousId`, exactly one"
+    deduplication = "single events, by `x-request-id`, for 4 hours; undocumented for bulks"
+
+    def __init__(self, values: ConnectionValues) -> None:
+        super().__init__(values)
+        self._account = f"/v1/accounts/{segment(self.extra['license_code'])}"
+
+    def host_default(self) -> str:
+        """The host of the connection's region."""
+        return HOSTS[self.extra["region"]]
+
+    def headers(self) -> dict[str, str]:
+        """The same bearer header for personal keys and service accounts."""
+        return {"Authorization": f"Bearer {self.password}"}
+
+    def quota(self, batch_size: int) -> float:
+        """5,000 requests per minute on `/events`, 500 on `/bulk-events`."""
+        return 5000 if batch_size == 1 else 500
+
+    def encode(self, event: Event) -> Encoded:
+        """`userId` or `anonymousId`, `eventName`, `eventTime` to the second with its own offset, `eventData`."""
+        if len(event.identity) != 1 or next(iter(event.identity)) not in ("userId", "anonymousId"):
+            raise InvalidEvent("identity", "WebEngage takes exactly one of userId and anonymousId")
+        user = {name: str(value) for name, value in event.identity.items()}
+        for name, value in user.items():
+            if len(value) > MAX_ID_LENGTH:
+                raise InvalidEvent(f"identity.{name}", f"longer than {MAX_ID_LENGTH} characters")
+        _check_name("name", event.name, MAX_NAME_LENGTH)
+        wire: dict[str, Any] = {**user, "eventName": event.name}
+        if event.timestamp is not None:
+            wire["eventTime"] = _event_time(event.timestamp)
+        wire["eventData"] = json_object(event.properties, "properties", _date_attribute)
+        _check_attributes(wire["eventData"])
+        body = dumps(wire)
+        return Encoded(body, self.key(event, body))
+
+    def request(self, pieces: Sequence[Encoded]) -> Request:
+        """`POST …/events` for one event, `POST …/bulk-events` for more, with a hex `x-request-id` from the content."""
+        if len(pieces) == 1:
+            return Request("POST", f"{self._account}/events", pieces[0].body, {"x-request-id": pieces[0].key})
+        keys = hashlib.blake2b("".join(piece.key for piece in pieces).encode(), digest_size=16)
+        body = b'{"events":[' + b",".join([piece.body for piece in pieces]) + b"]}"
+        return Request("POST", f"{self._account}/bulk-events", body, {"x-request-id": keys.hexdigest()})
+
+    def read(self, answer: Answer, count: int) -> Outcome:
+        """2xx whose `response.status` is `queued` or `success`; `error` with a message, whatever the status."""
+        data = json_body(answer)
+        response = data.get("response") if isinstance(data, dict) else None
+        said, reason = "", ""
+        if isinstance(response, dict):
+            said, reason = words(response.get("status"), 20).lower(), words(response.get("message"))
+        if 200 <= answer.status < 300 and said in ("queued", "success"):
+            return delivered()
+        if 200 <= answer.status < 300 and said == "error":
+            return Outcome(Verdict.REJECTED, f"http_{answer.status}", reason or "an answer of status error")
+        return by_status(answer, reason=reason)
+
+    def probe(self) -> Request:
+        """An event without user and name: the API documents no read call, and this one can store nothing."""
+        return Request("POST", f"{self._account}/events", b"{}")
+
+    def read_probe(self, answer: Answer) -> Outcome:
+        """The documented refusal of an empty event comes from behind the key check."""
+        outcome = self.read(answer, 1)
+        empty = outcome.verdict is Verdict.REJECTED and "cannot be empty" in outcome.reason
+        return delivered() if empty else outcome
+
+
+def _check_name(field: str, name: str, limit: int) -> None:
+    if len(name) > limit:
+        raise InvalidEvent(field, f"longer than {limit} characters")
+    if name.startswith("we_"):
+        raise InvalidEvent(field, "names that start with we_ are reserved: WebEngage ignores them in silence")
+
+
+def _check_attributes(attributes: dict[str, Any]) -> None:
+    counts: Counter[str] = Counter()
+    for name, value in attributes.items():
+        _check_name(f"properties.{name}", name, MAX_NAME_LENGTH - 1)
+        if isinstance(value, str) and len(value) >= MAX_TEXT_LENGTH:
+            raise InvalidEvent(f"properties.{name}", f"text has to be shorter than {MAX_TEXT_LENGTH} characters")
+        if value is not None:
+            counts[_TYPES[type(value)]] += 1
+    for type_name, count in counts.items():
+        if count > MAX_ATTRIBUTES_PER_TYPE:
+            raise InvalidEvent("properties", f"{count} attributes of type {type_name}; 25 of each type are allowed")
+
+
+def _event_time(moment: datetime) -> str:
+    offset = moment.utcoffset()
+    if offset is None or offset.total_seconds() % 60:
+        moment = moment.astimezone(UTC)
+    return f"{moment.year:04d}{moment:-%m-%dT%H:%M:%S%z}"
+
+
+def _date_attribute(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
