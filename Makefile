@@ -40,19 +40,20 @@ types: venv
 
 pytest: python
 	@$(PYTHON) scripts/bootstrap.py .venv requirements/airflow-3.3.txt --with-mysql
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(TESTS)
 
 test: lint types pytest ## Run everything on Airflow 3.3: ruff, mypy --strict, the whole suite
 
 test-old: test-3.0 test-2.11 ## Run the fast tests on Airflow 3.0 and 2.11
 
 test-3.0 test-2.11: test-%:
-ifeq ($(OLD_PYTHON),)
-	@echo "Airflow $* not tested: it needs Python 3.11 or 3.12, and there is none here."
-else
-	@$(OLD_PYTHON) scripts/bootstrap.py .venv-$* requirements/airflow-$*.txt --with-mysql
-	.venv-$*/bin/python -m pytest -m "not slow" tests
-endif
+	@python="$(OLD_PYTHON)"; \
+	if test -z "$$python"; then \
+		echo "Airflow $* is not tested: it needs Python 3.11 or 3.12, and there is none here."; \
+	else \
+		$$python scripts/bootstrap.py .venv-$* requirements/airflow-$*.txt --with-mysql && \
+		.venv-$*/bin/python -m pytest -m "not slow"; \
+	fi
 
 test-3.0: AIRFLOW := 3.0
 test-2.11: AIRFLOW := 2.11
@@ -61,6 +62,9 @@ build: venv ## Build sdist and wheel, check them, and try the wheel in a clean e
 	rm -rf dist .venv-wheel
 	.venv/bin/python -m build --no-isolation
 	.venv/bin/twine check --strict dist/*
+	@# The wheel holds this package, with its types, and nothing else.
+	.venv/bin/python -m zipfile -l dist/*.whl | grep -q '^airflow_provider_events/py.typed '
+	! .venv/bin/python -m zipfile -l dist/*.whl | grep -v -e '^File Name' -e '^airflow_provider_events[/-]'
 	.venv/bin/python -m venv --without-pip .venv-wheel
 	@# The wheel's own dependencies must be enough: pip resolves them, at the versions that the tests ran with.
 	.venv/bin/python -m pip --python .venv-wheel install -qq --only-binary :all: \

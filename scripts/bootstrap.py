@@ -178,6 +178,8 @@ def pip_settings() -> dict[str, str]:
     files += [Path("/etc/pip.conf"), home / ".pip" / "pip.conf"]
     files += [Path(os.environ.get("XDG_CONFIG_HOME", home / ".config"), "pip", "pip.conf")]
     files += [Path(os.environ["PIP_CONFIG_FILE"])] if "PIP_CONFIG_FILE" in os.environ else []
+    if os.environ.get("PIP_CONFIG_FILE") == os.devnull:  # pip takes this to mean: no files at all
+        files = []
     parser = configparser.RawConfigParser()
     parser.read(files)
     settings = {}

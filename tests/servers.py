@@ -22,7 +22,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -184,11 +184,15 @@ def _importable(*modules: str) -> bool:
 
 
 def _for_session(start: Callable[[], AbstractContextManager[Server]]) -> Iterator[Server]:
-    try:
-        with start() as server:
+    with ExitStack() as running:
+        try:
+            server = running.enter_context(start())
+        except ServerUnavailable as error:
+            reason = str(error)
+        else:
             yield server
-    except ServerUnavailable as reason:
-        _give_up(str(reason))
+            return
+    _give_up(reason)
 
 
 def _give_up(reason: str) -> NoReturn:

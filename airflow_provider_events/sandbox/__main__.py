@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 
 from airflow_provider_events.sandbox.app import SandboxApp
 from airflow_provider_events.sandbox.control import airflow_connections
@@ -21,11 +22,15 @@ def main(arguments: list[str] | None = None) -> None:
 
     app = SandboxApp(Settings(quotas=not options.no_quota, keep_bodies=not options.no_bodies))
     url = f"http://{options.host}:{options.port}"
-    print(f"The sandbox listens on {url} (its index page says more). Connections for Airflow:\n")
-    for name, value in airflow_connections(app, url).items():
-        print(f"export {name}='{value}'")
-    print(flush=True)
-    make_server(app, host=options.host, port=options.port).run()
+
+    def say_how_to_connect() -> None:
+        print(f"The sandbox listens on {url} (its index page says more). Connections for Airflow:\n")
+        for name, value in airflow_connections(app, url).items():
+            print(f"export {name}='{value}'")
+        print(flush=True)
+
+    with suppress(KeyboardInterrupt):
+        make_server(app, host=options.host, port=options.port, on_started=say_how_to_connect).run()
 
 
 if __name__ == "__main__":

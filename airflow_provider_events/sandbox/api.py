@@ -22,8 +22,8 @@ _SECRET_QUERY_PARAMETER = "access_token"
 class Call:
     """One HTTP request, read to its end.
 
-    `params`: from the path. `auth`: what `authenticate` said of its key. `events`: how many events were read from it.
-    `quota`: (limit, remaining) of its bucket, `None` if it has none.
+    `params`: from the path. `auth`: what `authenticate` said of its key. `events`: how many events were read
+    from it. `quota`: (limit, remaining) of its bucket, `None` if it has none.
     """
 
     number: int

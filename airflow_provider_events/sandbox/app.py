@@ -47,7 +47,10 @@ class SandboxApp:
         return self.apis[vendor]
 
     def add_entries(
-        self, vendor: str, entries: Sequence[Mapping[str, Any]], appears_after: float = 0.0
+        self,
+        vendor: str,
+        entries: Sequence[Mapping[str, Any]],
+        appears_after: float = 0.0,
     ) -> None:
         """Make customers known, in `appears_after` seconds from now."""
         api = self.api(vendor)
@@ -64,9 +67,8 @@ class SandboxApp:
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Counts by vendor."""
-        return {
-            name: {**api.memory.summary(), "entries": api.count_entries()} for name, api in self.apis.items()
-        }
+        apis = self.apis.items()
+        return {name: {**api.memory.summary(), "entries": api.count_entries()} for name, api in apis}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -22,6 +22,7 @@ Where its documents are silent or disagree:
 from __future__ import annotations
 
 import re
+import sys
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ class Bloomreach(VendorApi):
         ]
 
     def authenticate(self, call: Call) -> str:
-        """"private" (`Basic`), "public" (`Token`, or `access_token` in the query), "wrong" or "missing"."""
+        """Private (`Basic`), public (`Token`, or `access_token` in the query), wrong or missing."""
         key = call.headers.get("authorization")
         if key is None and "access_token" in call.query:
             key = f"Token {call.query['access_token']}"
@@ -172,12 +173,14 @@ class Bloomreach(VendorApi):
         """`POST …/customers/events` (reading): events of the listed types."""
         body, customer = self._read(call, "No permission")
         types = body.get("event_types")
-        order, skip, limit = body.get("order", "asc"), body.get("skip", 0), body.get("limit")
+        order, skip, limit = body.get("order", "asc"), body.get("skip", 0), body.get("limit", sys.maxsize)
         if not isinstance(types, list) or not types or order not in ("asc", "desc"):
             raise self.refuse(400, "event_types and order must be as documented")
+        if not all(isinstance(number, int) and number >= 0 for number in (skip, limit)):
+            raise self.refuse(400, "skip and limit must be whole numbers")
         events = [self._exported(event) for event in sorted(customer.events, reverse=order == "desc")]
-        found = [event for event in events if event["type"] in types][skip:]
-        return Answer.json(200, {"success": True, "data": found[:limit]})
+        found = [event for event in events if event["type"] in types]
+        return Answer.json(200, {"success": True, "data": found[skip : skip + limit]})
 
     def attributes(self, call: Call) -> Answer:
         """`POST …/customers/attributes`: ids and properties; other kinds have no permission here."""

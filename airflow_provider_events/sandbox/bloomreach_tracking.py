@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -15,6 +16,7 @@ MAX_MESSAGE_BYTES = 800 * 1024
 MAX_VALUE_BYTES = 16 * 1024
 
 _ALPHANUMERIC = re.compile(r"[^\W_]")
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 _NO_VALID_ID = "At least one valid id should be specified"
 _NO_IDS = ("null", "undefined")
 
@@ -27,7 +29,7 @@ class CommandRefused(ValueError):
 class Message:
     """What was tracked.
 
-    `timestamp`: seconds since the epoch. `digest`: equal for 1:1 duplicates, `None` if the event has no timestamp.
+    `timestamp`: seconds since the epoch. `digest`: equal for 1:1 duplicates, `None` without a timestamp.
     """
 
     ids: dict[str, Any]
@@ -101,14 +103,9 @@ def _seconds(timestamp: Any) -> float:
     if isinstance(timestamp, int | float) and not isinstance(timestamp, bool):
         return float(timestamp)
     if isinstance(timestamp, str):
-        try:
+        if _NUMBER.fullmatch(timestamp):
             return float(timestamp)
-        except ValueError:
-            pass
-        try:
+        with suppress(ValueError):
             at = datetime.fromisoformat(timestamp)
-        except ValueError:
-            pass
-        else:
             return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     raise CommandRefused("Field timestamp must be Unix seconds or ISO 8601")

@@ -51,7 +51,7 @@ class Fault:
     - `huge`: `status` (default 200), a JSON string of `size` bytes (default 50 MB)
     - `failure`: status 200, with a body that says failure in the vendor's way
 
-    Which requests: `vendor`, `method`, `path` (a shell-style pattern such as `*/bulk-events`), `None` for any.
+    Which requests: `vendor`, `method`, `path` (a shell pattern such as `*/bulk-events`); `None`: any of them.
     The first `after` matches pass; of those that follow every `every`-th is taken, with `probability`
     (reproducible by `seed`), at most `times` (`None`: for ever). `matched` and `fired` count.
 

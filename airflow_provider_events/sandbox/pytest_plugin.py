@@ -1,6 +1,6 @@
-"""A fixture for users' tests; in a conftest.py:
+"""A fixture for users' tests.
 
-    pytest_plugins = ["airflow_provider_events.sandbox.pytest_plugin"]
+In the conftest.py at the root of the tests: `pytest_plugins = ["airflow_provider_events.sandbox.pytest_plugin"]`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,6 @@ def _events_sandbox_server() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def events_sandbox(_events_sandbox_server: Sandbox) -> Sandbox:
-    """A running sandbox that has seen nothing yet: one server serves the session, each test finds it empty."""
+    """A running sandbox that has seen nothing yet: one server for the session, emptied for each test."""
     _events_sandbox_server.reset()
     return _events_sandbox_server

@@ -46,8 +46,9 @@ class Sandbox:
     ) -> None:
         """Prepare a sandbox.
 
-        `port`: 0 (default) takes a free one. `quotas`: enforce the documented numbers (`True`), none (`False`),
-        or others (`{"webengage:events": 10}`, requests per minute). `keep_bodies`: keep raw request bodies.
+        `port`: 0 (default) takes a free one. `quotas`: enforce the documented numbers (`True`, the default),
+        none (`False`), or others (`{"webengage:events": 10}`, requests per minute). `keep_bodies`: keep raw
+        request bodies (default `True`).
         `clock`: seconds since the epoch, `time.time` by default; a clock of your own moves quota windows,
         de-duplication windows and late entries without waiting.
         """
@@ -111,7 +112,7 @@ class Sandbox:
         return f"http://{self._address[0]}:{self.port}"
 
     def events(self, vendor: str, outcome: Outcome | None = "accepted") -> list[SandboxEvent]:
-        """Events of a vendor in order of arrival; `outcome=None`: also duplicates, ignored and refused ones."""
+        """Events of a vendor, in order of arrival; `outcome=None`: duplicates, ignored and refused too."""
         events = list(self._app.api(vendor).memory.events)
         return events if outcome is None else [event for event in events if event.outcome == outcome]
 
@@ -124,7 +125,11 @@ class Sandbox:
         return [str(violation["text"]) for violation in self._app.api(vendor).memory.violations]
 
     def add_entries(
-        self, vendor: str, entries: Sequence[Mapping[str, Any]], *, appears_after: float = 0.0
+        self,
+        vendor: str,
+        entries: Sequence[Mapping[str, Any]],
+        *,
+        appears_after: float = 0.0,
     ) -> None:
         """Make customers known to a vendor, in `appears_after` seconds from now.
 

@@ -1,4 +1,4 @@
-"""What the sandbox remembers: a vendor's events and requests, its quota windows, and the settings of a run."""
+"""What the sandbox remembers: a vendor's events and requests, its quota windows; and a run's settings."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class SandboxEvent:
     """One event as it came over the wire.
 
     `request`: number of the request that brought it. `outcome`: what the vendor did with it. `key`: the
-    idempotency or correlation key that came with it (WebEngage `x-request-id`, Vibetrace `orderId`, Bloomreach
-    `command_id`). `notes`: what the vendor doesn't tell the sender ("stray customer created"), or why it refused.
+    idempotency or correlation key that came with it (WebEngage `x-request-id`, Vibetrace `orderId`,
+    Bloomreach `command_id`). `notes`: what the vendor hides ("stray customer created"), or why it refused.
     """
 
     request: int
@@ -64,10 +64,10 @@ class SandboxEvent:
 
 @dataclass(frozen=True, slots=True)
 class SandboxRequest:
-    """One request and its answer. Keys are never kept: `auth` says "ok", "wrong" or "missing".
+    """One request and its answer. No key is kept: `auth` says "ok", "wrong" or "missing".
 
     `at`: seconds since the epoch. `size`: bytes of the body. `events`: how many events were read from it.
-    `status`: of the answer, 0 if the connection was cut before any. `fault`: kind of the injected fault, if any.
+    `status`: of the answer, 0 if the connection was cut before it. `fault`: kind of the injected one, if any.
     `body`: raw bytes, `None` if bodies aren't kept.
     """
 
@@ -91,7 +91,8 @@ class SandboxRequest:
 
     def as_dict(self) -> dict[str, Any]:
         """The form that the control endpoint serves; of a body, what is UTF-8."""
-        shown = {name: getattr(self, name) for name in self.__slots__ if name not in ("header_values", "body")}
+        hidden = ("header_values", "body")
+        shown = {name: getattr(self, name) for name in self.__slots__ if name not in hidden}
         body = None if self.body is None else self.body.decode("utf-8", "replace")
         return {**shown, "headers": self.headers, "body": body}
 
@@ -139,7 +140,7 @@ def compact_json(value: Any) -> bytes:
 
 
 class Quotas:
-    """Requests per sliding minute, by bucket (an endpoint) and, if the vendor counts so, by client address."""
+    """Requests per sliding minute, by bucket (an endpoint) and, for some vendors, by client address."""
 
     def __init__(self, vendor: str, documented: Mapping[str, int], settings: Settings) -> None:
         """`documented`: bucket -> requests per 60 s."""

@@ -253,7 +253,12 @@ class WebEngage(VendorApi):
         return key, True
 
     def _record(
-        self, call: Call, event: dict[str, Any], blob: bytes, key: str | None, repeated: bool
+        self,
+        call: Call,
+        event: dict[str, Any],
+        blob: bytes,
+        key: str | None,
+        repeated: bool,
     ) -> None:
         call.events += 1
         outcome: Outcome = "accepted"

@@ -33,7 +33,7 @@ __all__ = [
     "RowChunk",
     "columns_of",
     "connected",
-    "execute",
+    "executed",
     "fetch",
     "paging",
     "streaming",
@@ -151,18 +151,27 @@ def connected(access: Access) -> Iterator[Any]:
         yield connection
 
 
-def execute(cursor: Any, sql: str, parameters: Bound) -> None:
-    """Run a statement. Without parameters the driver is given none, so that it leaves percent signs alone.
+@contextmanager
+def executed(access: Access, connection: Any, sql: str, parameters: Bound) -> Iterator[Any]:
+    """A cursor with a statement's result, released at the end of the block.
+
+    Without parameters the driver is given none, so that it leaves percent signs alone.
 
     :raises SourceError: the driver failed. The message quotes the driver only about the statement itself.
     """
     try:
-        if parameters is None:
-            cursor.execute(sql)
-        else:
-            cursor.execute(sql, parameters)
+        managed = access.cursor(connection)
     except Exception as error:
-        raise _failure(error, quote=parameters is None) from None
+        raise _failure(error, quote=False) from None
+    with managed as cursor:
+        try:
+            if parameters is None:
+                cursor.execute(sql)
+            else:
+                cursor.execute(sql, parameters)
+        except Exception as error:
+            raise _failure(error, quote=parameters is None) from None
+        yield cursor
 
 
 def fetch(cursor: Any, size: int | None) -> list[tuple[Any, ...]]:
@@ -202,7 +211,7 @@ def _plain_cursor(connection: Any) -> AbstractContextManager[Any]:
 
 
 def _postgres_driver(hook_class: type) -> str:
-    """`psycopg` or `psycopg2`: the hook's module decides for all connections; older ones know only psycopg2."""
+    """`psycopg` or `psycopg2`: the hook's module decides for all of its connections; older ones know one."""
     return "psycopg" if getattr(sys.modules[hook_class.__module__], "USE_PSYCOPG3", False) else "psycopg2"
 
 

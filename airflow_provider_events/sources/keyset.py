@@ -19,14 +19,14 @@ from airflow_provider_events.sources.cursors import (
     RowChunk,
     columns_of,
     connected,
-    execute,
+    executed,
     fetch,
 )
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-__all__ = ["Keyset", "key_pages"]
+__all__ = ["MYSQL_CONNECTOR", "STYLES", "Keyset", "Style", "key_pages"]
 
 KEY_PARAMETERS = ("events_key_1", "events_key_2")
 
@@ -159,8 +159,7 @@ def key_pages(
     with connected(access) as connection:
 
         def run(statement: tuple[str, Bound]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-            with access.cursor(connection) as cursor:
-                execute(cursor, *statement)
+            with executed(access, connection, *statement) as cursor:
                 answer = columns_of(cursor), fetch(cursor, None)
             # Drivers without transactions (BigQuery, Trino) refuse; there is nothing to end then.
             with suppress(Exception):
@@ -199,7 +198,7 @@ def _key_position(columns: Sequence[str], key_column: str) -> int:
         if names.count(spelled(key_column)) == 1:
             return names.index(spelled(key_column))
     raise KeyColumnError(
-        f"key_column {key_column!r} has to be one of the columns of the query, which are: {', '.join(columns)}."
+        f"key_column {key_column!r} has to be one column of the query, which returns: {', '.join(columns)}."
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from airflow_provider_events.sources.cursors import (
     RowChunk,
     columns_of,
     connected,
-    execute,
+    executed,
     fetch,
     paging,
     streaming,
@@ -70,7 +71,9 @@ class SqlSource:
     @property
     def strategy(self) -> str:
         """How the rows are read, in words for the log."""
-        return f"keyset pagination on {self._key_column}" if self._key_column else self._access.strategy
+        if self._key_column is None:
+            return self._access.strategy
+        return f"keyset pagination on {self._key_column}"
 
     def chunks(self, *, after: Any | None = None, skip: int = 0) -> Generator[RowChunk, None, None]:
         """Read the query from the start, or from where an earlier read ended.
@@ -107,14 +110,17 @@ class SqlSource:
             after=after,
             size=self._chunk_size,
         )
-        first = next(pages)
-        self._send_lineage()
-        yield first
-        yield from pages
+        with closing(pages):
+            first = next(pages)
+            self._send_lineage()
+            yield first
+            yield from pages
 
     def _cursor_chunks(self, skip: int) -> Generator[RowChunk, None, None]:
-        with connected(self._access) as connection, self._access.cursor(connection) as cursor:
-            execute(cursor, self._sql, self._parameters)
+        with (
+            connected(self._access) as connection,
+            executed(self._access, connection, self._sql, self._parameters) as cursor,
+        ):
             self._send_lineage(cursor)
             if skip:
                 log.info("Passing over %d rows; right only if the query has a stable ORDER BY.", skip)

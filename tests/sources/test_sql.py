@@ -174,11 +174,33 @@ def test_an_unusual_key_name_is_quoted(database: Database, column: str) -> None:
 def test_an_unknown_key_is_refused_with_the_columns_there_are(shop: Database, column: str) -> None:
     source = SqlSource(shop.hook, ALL_ORDERS, key_column=column)
 
-    with pytest.raises(KeyColumnError, match="which are: id, title") as raised:
+    with pytest.raises(KeyColumnError, match="which returns: id, title") as raised:
         read(source)
 
     assert not raised.value.retryable
     assert read(SqlSource(shop.hook, ALL_ORDERS)) == ORDERS
+
+
+@pytest.mark.parametrize(
+    ("columns", "key_column", "value"),
+    [
+        ('id AS id, -id AS "ID"', "id", 1),
+        ('id AS id, -id AS "ID"', "ID", -11),
+        ('id AS id, -id AS "ID"', "Id", None),
+        ("id AS id, -id AS id", "id", None),
+    ],
+)
+@databases("psycopg2", "psycopg")
+def test_an_ambiguous_key_is_refused(
+    shop: Database, columns: str, key_column: str, value: int | None
+) -> None:
+    chunks = SqlSource(shop.hook, f"SELECT {columns} FROM orders", key_column=key_column).chunks()
+
+    if value is None:
+        with pytest.raises(KeyColumnError, match="has to be one column"):
+            next(chunks)
+    else:
+        assert value in next(chunks).rows[0]
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 4, 5, 6])

@@ -28,8 +28,9 @@ SERIES = {
     "postgres": "SELECT id, lpad(id::text, 500, '0') AS padding FROM generate_series(1, {rows}) AS s(id)",
     "mysql": "SELECT seq AS id, lpad(seq, 500, '0') AS padding FROM seq_1_to_{rows}",
 }
+OTHER_BACKENDS = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 OPEN_CONNECTIONS = {
-    "postgres": "SELECT count(*) FROM pg_stat_activity WHERE usename = 'events' AND pid <> pg_backend_pid()",
+    "postgres": f"SELECT count(*) {OTHER_BACKENDS}",
     "mysql": "SELECT count(*) FROM information_schema.processlist "
     "WHERE user = 'events' AND id <> connection_id() AND command <> 'Killed'",
 }
@@ -63,6 +64,7 @@ def python_peak(source: SqlSource) -> int:
 @pytest.mark.parametrize("key_column", [None, "id"])
 @databases("sqlite", "psycopg2", "psycopg", "mysqlclient", "mysql-connector-python")
 def test_memory_does_not_grow_with_the_rows(database: Database, key_column: str | None) -> None:
+    """Python's own memory; that the driver holds no rows either is what the next tests are about."""
     few, many = 400, 4000
     peaks = []
     for rows in (few, few, many):
@@ -104,7 +106,8 @@ def test_mariadb_is_still_sending_after_the_first_chunk(database: Database) -> N
 
     next(chunks)
     states = database.hook.get_records(
-        "SELECT state FROM information_schema.processlist WHERE info LIKE '%seq_1_to_10000000' AND command = 'Query'"
+        "SELECT state FROM information_schema.processlist "
+        "WHERE info LIKE '%seq_1_to_10000000' AND command = 'Query'"
     )
     chunks.close()
 
@@ -139,15 +142,11 @@ def test_the_end_and_an_error_release_the_connection(database: Database, key_col
 
 @databases("psycopg2", "psycopg")
 def test_no_transaction_is_open_between_pages(database: Database) -> None:
-    chunks = SqlSource(
-        database.hook, "SELECT g AS id FROM generate_series(1, 9) g", key_column="id", chunk_size=2
-    )
+    sql = "SELECT id FROM generate_series(1, 9) AS s(id)"
+    source = SqlSource(database.hook, sql, key_column="id", chunk_size=2)
 
-    for _ in chunks.chunks():
-        states = database.hook.get_records(
-            "SELECT state FROM pg_stat_activity WHERE usename = 'events' AND pid <> pg_backend_pid()"
-        )
-        assert states == [("idle",)]
+    for _ in source.chunks():
+        assert database.hook.get_records(f"SELECT state {OTHER_BACKENDS}") == [("idle",)]
 
 
 @pytest.mark.parametrize("key_column", [None, "id"])
@@ -159,10 +158,7 @@ def test_a_lost_connection_can_be_retried(database: Database, key_column: str | 
     next(chunks)
 
     if database.hook.conn_type == "postgres":
-        database.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE usename = 'events' AND pid <> pg_backend_pid()"
-        )
+        database.run(f"SELECT pg_terminate_backend(pid) {OTHER_BACKENDS}")
     else:
         [(identity,)] = database.hook.get_records(
             "SELECT id FROM information_schema.processlist WHERE user = 'events' AND id <> connection_id()"
@@ -180,11 +176,10 @@ def test_a_lost_connection_can_be_retried(database: Database, key_column: str | 
 def test_a_server_that_is_not_there_can_be_retried(database: Database) -> None:
     database.hook.connection.port = 1
 
-    with pytest.raises(SourceError, match="No connection to the database: .*Error") as raised:
+    with pytest.raises(SourceError, match=r"No connection to the database: .*Error") as raised:
         next(SqlSource(database.hook, "SELECT 1").chunks())
 
     assert raised.value.retryable
-    assert database.hook.connection.password not in str(raised.value).replace("events", "", 0) or True
 
 
 @databases("sqlite")
@@ -295,7 +290,7 @@ class EnginelessHook(DbApiHook):
     _placeholder = "?"
 
     def get_conn(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.connection.host)
+        return sqlite3.connect(str(self.connection.host))
 
     def get_sqlalchemy_engine(self, engine_kwargs: Any = None) -> Any:
         raise NotImplementedError

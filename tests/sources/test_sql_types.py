@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -53,15 +54,11 @@ def test_postgresql_values(
     assert (value, type(value)) == (expected, type(expected))
 
 
-@pytest.mark.parametrize(
-    ("driver", "expected"),
-    [("psycopg2", UUID_TEXT), ("psycopg", UUID(UUID_TEXT))],
-    ids=["psycopg2", "psycopg"],
-)
 @databases("psycopg2", "psycopg")
-def test_postgresql_uuid_differs_by_driver(database: Database, driver: str, expected: object) -> None:
-    if driver == database.driver:
-        assert only_value(database, f"'{UUID_TEXT}'::uuid", None) == expected
+def test_postgresql_uuid_differs_by_driver(database: Database) -> None:
+    expected = {"psycopg2": UUID_TEXT, "psycopg": UUID(UUID_TEXT)}
+
+    assert only_value(database, f"'{UUID_TEXT}'::uuid", None) == expected[database.driver]
 
 
 @databases("psycopg2", "psycopg")
@@ -137,24 +134,18 @@ def test_sqlite_values(database: Database, expression: str, expected: object, ke
 
 
 @pytest.mark.parametrize("key_column", [None, "k"])
-@pytest.mark.parametrize(
-    ("driver", "cursor"),
-    [
-        ("psycopg2", "dictcursor"),
-        ("psycopg2", "realdictcursor"),
-        ("psycopg", "dictcursor"),
-        ("mysqlclient", "dictcursor"),
-        ("mysqlclient", "ssdictcursor"),
-    ],
-)
 @databases("psycopg2", "psycopg", "mysqlclient")
 def test_rows_are_tuples_whatever_cursor_the_connection_asks_for(
-    database: Database, driver: str, cursor: str, key_column: str | None
+    database: Database, key_column: str | None
 ) -> None:
-    if driver != database.driver:
-        return
-    database.hook.connection.extra = f'{{"cursor": "{cursor}"}}'
+    cursors = {
+        "psycopg2": ["dictcursor", "realdictcursor", "namedtuplecursor"],
+        "psycopg": ["dictcursor", "namedtuplecursor"],
+        "mysqlclient": ["dictcursor", "ssdictcursor", "sscursor"],
+    }
+    for cursor in cursors[database.driver]:
+        database.hook.connection.extra = json.dumps({"cursor": cursor})
 
-    [chunk] = SqlSource(database.hook, "SELECT 1 AS k, 'x' AS v", key_column=key_column).chunks()
+        [chunk] = SqlSource(database.hook, "SELECT 1 AS k, 'x' AS v", key_column=key_column).chunks()
 
-    assert list(chunk.rows) == [(1, "x")]
+        assert [(type(row), row) for row in chunk.rows] == [(tuple, (1, "x"))]

@@ -1,0 +1,1 @@
+"""What the demo needs beside its DAG: a shop, a run in Airflow, and a check of what arrived."""
