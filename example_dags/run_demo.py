@@ -172,7 +172,7 @@ def _run(command: Sequence[str], home: Path, environment: Mapping[str, str], ver
 
 
 def _print_reports(reports: Mapping[str, Mapping[str, Any]]) -> None:
-    table = Table("vendor", box=SIMPLE)
+    table = Table("vendor", box=SIMPLE, padding=(0, 1, 0, 0))
     for name in (*COUNTS, "seconds", "events/s"):
         table.add_column(name, justify="right")
     for vendor, report in reports.items():

@@ -104,7 +104,7 @@ class Bloomreach(VendorApi):
                 return Answer.json(200, {"success": False, "errors": [message]})
             case 404:
                 return Answer.json(404, {"errors": {"code": 404, "description": message}})
-            case 400 if message != "Could not authenticate" and message != "Invalid project id":
+            case 400:
                 return Answer.json(400, {"success": False, "message": message})
             case _:
                 return Answer.json(status, {"success": False, "error": message})
@@ -201,17 +201,17 @@ class Bloomreach(VendorApi):
     def _check_access(self, call: Call) -> None:
         project = call.params["project"]
         if not _PROJECT.fullmatch(project):
-            raise self.refuse(400, "Invalid project id")
+            raise _no_access(400, "Invalid project id")
         if project != self.credentials["project_token"]:
-            raise self.refuse(400, "Could not authenticate")
+            raise _no_access(400, "Could not authenticate")
         if call.auth in ("private", "public"):
             return
         given = call.headers.get("authorization", "")
         if given.startswith("Basic ") and _key_id(given) == self.credentials["api_key_id"]:
-            raise self.refuse(403, "invalid secret")
+            raise _no_access(403, "invalid secret")
         if call.auth == "missing" or given.startswith("Basic "):
-            raise self.refuse(401, "access key not found")
-        raise self.refuse(400, "Could not authenticate")
+            raise _no_access(401, "access key not found")
+        raise _no_access(400, "Could not authenticate")
 
     def _authorized(self, call: Call) -> dict[str, Any]:
         self._check_access(call)
@@ -309,6 +309,10 @@ class Bloomreach(VendorApi):
         timestamp, position = event
         wire = self.memory.events[position].wire
         return {"properties": wire.get("properties", {}), "timestamp": timestamp, "type": wire["event_type"]}
+
+
+def _no_access(status: int, error: str) -> Refused:
+    return Refused(Answer.json(status, {"success": False, "error": error}))
 
 
 def _key_id(authorization: str) -> str:

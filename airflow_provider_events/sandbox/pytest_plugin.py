@@ -1,6 +1,6 @@
 """A fixture for users' tests.
 
-In the conftest.py at the root of the tests: `pytest_plugins = ["airflow_provider_events.sandbox.pytest_plugin"]`.
+In the outermost conftest.py: `pytest_plugins = ["airflow_provider_events.sandbox.pytest_plugin"]`.
 """
 
 from __future__ import annotations

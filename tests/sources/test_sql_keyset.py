@@ -81,7 +81,7 @@ def test_any_repeated_or_missing_key_is_refused(keys: list[Any], size: int, data
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_a_collation_decides_what_is_the_same(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_a_collation_decides_what_is_the_same(size: int) -> None:
     hook = MemoryHook(["a", "A", "b"])
     source = SqlSource(hook, "SELECT k COLLATE NOCASE AS k FROM t", key_column="k", chunk_size=size)  # type: ignore[arg-type]
 
@@ -207,9 +207,7 @@ def test_the_style_is_the_drivers_own(
 
         def close(self) -> None: ...
 
-    Connection = type(
-        "Connection", (), {"__module__": module, "cursor": lambda self: Cursor(), "close": print}
-    )
+    Connection = type("Connection", (), {"__module__": module, "cursor": lambda self: Cursor(), "close": id})
     if declared:
         package = ModuleType(module.partition(".")[0])
         package.paramstyle = declared  # type: ignore[attr-defined]

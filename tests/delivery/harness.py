@@ -1,0 +1,343 @@
+"""What the tests of deliveries share: events, a delivery to the sandbox, odd servers, and a clock that jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import selectors
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aiohttp import web
+
+from airflow_provider_events.delivery.engine import Engine, Item, Limits, Prepared
+from airflow_provider_events.delivery.job import Codec, Delivery
+from airflow_provider_events.delivery.ledger import Ledger
+from airflow_provider_events.delivery.observer import Counters
+from airflow_provider_events.delivery.options import DeliveryOptions, MissingEntryPolicy
+from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
+from airflow_provider_events.delivery.transport import AiohttpTransport, Endpoint
+from airflow_provider_events.events import DeliveryReport, Event, Record, Rejection
+from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
+from tests.conftest import CUSTOMERS, IDENTITY_KEYS
+
+VENDORS = list(IDENTITY_KEYS)
+SENT_AT = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+
+# Long enough never to end a test that should heal, with pauses short enough not to be noticed.
+QUICK = RetryPolicy(budget_seconds=20.0, max_wait_seconds=20.0, base_seconds=0.01, cap_seconds=0.05)
+
+T = TypeVar("T")
+
+
+# -- events --------------------------------------------------------------------------------------------------------
+
+
+def events(vendor: str, count: int, **fields: Any) -> list[Event]:
+    """Different events of known customers."""
+    return [
+        Event(
+            fields.get("name", "order_paid"),
+            {IDENTITY_KEYS[vendor]: CUSTOMERS[n % len(CUSTOMERS)]},
+            SENT_AT + timedelta(seconds=n),
+            {"n": n, **fields.get("properties", {})},
+        )
+        for n in range(count)
+    ]
+
+
+def records(source: Iterable[Event], chunk_size: int = 100) -> Iterator[list[Record]]:
+    """The records of these events, numbered from 1."""
+    numbered = (Record(row, event) for row, event in enumerate(source, start=1))
+    while chunk := list(islice(numbered, chunk_size)):
+        yield chunk
+
+
+def sent_numbers(sandbox: Any, vendor: str, outcome: str | None = "accepted") -> list[int]:
+    """The property `n` of each event that the sandbox holds, in ascending order."""
+    return sorted(_number(vendor, event.wire) for event in sandbox.events(vendor, outcome))
+
+
+def _number(vendor: str, wire: dict[str, Any]) -> int:
+    match vendor:
+        case "embeddables":
+            return int(json.loads(wire["custom_event_props"])["n"])
+        case "vibetrace":
+            return int(next(iter(wire["event"].values()))["generic"]["n"])
+        case "webengage":
+            return int(wire["eventData"]["n"])
+        case _:
+            return int(wire["properties"]["n"])
+
+
+# -- deliveries over real sockets ----------------------------------------------------------------------------------
+
+
+class Silent:
+    """An observer who keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.shown: list[Request] = []
+
+    def progress(self, counters: Counters) -> None:
+        """See `DeliveryObserver.progress`."""
+
+    def would_send(self, request: Request) -> None:
+        """See `DeliveryObserver.would_send`."""
+        self.shown.append(request)
+
+
+@dataclass
+class KeptSink:
+    """A rejected sink in memory."""
+
+    uri: str = "memory"
+    rejections: list[Rejection] = field(default_factory=list)
+
+    def write(self, record: Record, rejection: Rejection) -> None:
+        """See `RejectedSink.write`."""
+        self.rejections.append(rejection)
+
+
+def vendor_at(sandbox: Any, name: str, **changes: Any) -> Vendor:
+    """A vendor as the sandbox's connection configures it; `changes` replace fields of the connection."""
+    given = {**sandbox.connection(name), **changes}
+    given.pop("conn_type")
+    return registry()[name](ConnectionValues(f"{name}_default", **given))
+
+
+def delivery(vendor: Vendor, *, timeout_seconds: float = 5.0, verify: bool | str = True, **changes: Any) -> Delivery:
+    """A delivery to that vendor over HTTP; `changes` are arguments of `Delivery`, or of its limits or options."""
+    limits = Limits(
+        changes.pop("batch_size", vendor.max_batch_size),
+        changes.pop("max_in_flight", 4),
+        changes.pop("drain_seconds", 5.0),
+    )
+    option_names = ("on_missing_entry", "max_rejected", "dry_run")
+    options = DeliveryOptions(**{name: changes.pop(name) for name in option_names if name in changes})
+    endpoint = Endpoint(
+        vendor.base_url,
+        vendor.headers(),
+        timeout_seconds=timeout_seconds,
+        verify=verify,
+        max_connections=limits.max_in_flight,
+    )
+    arguments: dict[str, Any] = {
+        "vendor": vendor.conn_type,
+        "options": options,
+        "limits": limits,
+        "requests_per_minute": None,
+        "sent_at": SENT_AT,
+        "observer": Silent(),
+        "policy": QUICK,
+    }
+    return Delivery(vendor, lambda: AiohttpTransport(endpoint), **{**arguments, **changes})
+
+
+class OddServer:
+    """A real HTTP server with one handler for everything; counts what is open at once."""
+
+    def __init__(self, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
+        self._answer = answer
+        self.url = ""
+        self.open = self.most_open = self.requests = 0
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Count, and let the handler answer."""
+        self.requests += 1
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            return await self._answer(request)
+        finally:
+            self.open -= 1
+
+
+@contextmanager
+def odd_server(
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]], tls: ssl.SSLContext | None = None
+) -> Iterator[OddServer]:
+    """Serves `answer` on loopback, on a thread of its own."""
+    server = OddServer(answer)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="odd-server", daemon=True)
+    thread.start()
+
+    async def start() -> web.AppRunner:
+        application = web.Application(client_max_size=64_000_000)
+        application.router.add_route("*", "/{path:.*}", server.handle)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.01)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        server.url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
+        return runner
+
+    runner = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    try:
+        yield server
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+# -- scheduling alone: no network, no real time --------------------------------------------------------------------
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise RuntimeError("deadlock: every task waits, and no timer is set")
+        self.now += max(timeout, 0.0)
+        return []
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """Its clock stands still while there is work, and jumps to the next timer when there is none.
+
+    What would run in a thread runs at once, so that time cannot pass meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        """Simulated seconds."""
+        return self._jumping.now
+
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]  # a future is what its callers need
+        """`func(*args)`, done when this returns."""
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def simulate(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` in simulated time."""
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        return runner.run(main)
+
+
+def said(status: int, verdict: str | Sequence[str], **headers: str) -> Answer:
+    """An answer that `PlainWire` reads as this verdict, or as one for each event."""
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, _json(verdict))
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+class PlainWire:
+    """A vendor made of nothing: an event is its id on the wire, an answer a list of verdicts."""
+
+    timestamp_sent = False
+
+    def __init__(self, max_request_bytes: int = 1_000_000, piece_overhead: int = 1) -> None:
+        self.max_request_bytes = max_request_bytes
+        self.piece_overhead = piece_overhead
+
+    def encode(self, event: Event) -> Encoded:
+        """The event's id."""
+        return Encoded((event.id or "").encode(), event.id or "")
+
+    def request(self, pieces: Sequence[Encoded]) -> Request:
+        """All ids, with commas between them."""
+        return Request("POST", "/", b",".join(piece.body for piece in pieces))
+
+    def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
+        """See `said`."""
+        verdict = json.loads(answer.body)
+        if isinstance(verdict, str):
+            return Outcome(Verdict(verdict), "code", "the reason")
+        return [Outcome(Verdict(one), "code", "the reason") for one in verdict]
+
+
+class FakeTransport:
+    """Answers with what a coroutine returns; keeps when each request was sent."""
+
+    def __init__(self, answer: Callable[[Request], Awaitable[Answer]]) -> None:
+        self._answer = answer
+        self.sent: list[tuple[float, list[str]]] = []
+
+    async def send(self, request: Request) -> Answer:
+        """See `Transport.send`."""
+        self.sent.append((asyncio.get_running_loop().time(), (request.body or b"").decode().split(",")))
+        return await self._answer(request)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+
+def items(count: int, size_bytes: int = 0) -> list[Prepared]:
+    """Events for `PlainWire`, numbered from 1; their bodies padded to a size."""
+    numbers = (str(n).zfill(size_bytes) for n in range(1, count + 1))
+    return [
+        Item(Encoded(number.encode(), number), Record(row, Event("e", {"id": row}, id=number)))
+        for row, number in enumerate(numbers, start=1)
+    ]
+
+
+def chunked(rows: Sequence[Prepared], size: int = 100) -> Iterator[list[Prepared]]:
+    """Rows as a source gives them."""
+    for at in range(0, len(rows), size):
+        yield list(rows[at : at + size])
+
+
+@dataclass
+class Run:
+    """An engine with its fakes, to be run in simulated time."""
+
+    answer: Callable[[Request], Awaitable[Answer]]
+    wire: PlainWire = field(default_factory=PlainWire)
+    batch_size: int = 10
+    max_in_flight: int = 4
+    drain_seconds: float = 15.0
+    requests_per_minute: float | None = None
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    on_missing_entry: MissingEntryPolicy = "reject"
+    sink: Any = None
+
+    def __post_init__(self) -> None:
+        self.transport = FakeTransport(self.answer)
+        self.ledger = Ledger("plain", self.sink)
+        self.engine: Engine
+
+    async def through(self, chunks: Iterator[Sequence[Prepared]]) -> DeliveryReport:
+        """Deliver; the accounts."""
+        self.engine = Engine(
+            self.wire,
+            self.transport,
+            self.ledger,
+            Limits(self.batch_size, self.max_in_flight, self.drain_seconds),
+            pacer=Pacer(self.requests_per_minute),
+            policy=self.policy,
+            on_missing_entry=self.on_missing_entry,
+            observer=Silent(),
+        )
+        await self.engine.run(chunks)
+        return self.ledger.report()
+
+
+def codec_of(wire: PlainWire) -> Codec:
+    """`wire`, checked to be one."""
+    return wire

@@ -1,0 +1,225 @@
+"""The example DAGs: every one parses without a connection, serializes, and is run against the sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_events.sandbox import Sandbox
+from example_dags.demo_support.shop import fill_shop, known_emails, read_orders
+from tests.servers import Database, databases
+
+pytestmark = pytest.mark.airflow
+
+FOLDER = Path(__file__).parents[2] / "example_dags"
+FILES = {
+    "embeddables_events": "embeddables_events.py",
+    "vibetrace_events": "vibetrace_events.py",
+    "webengage_events": "webengage_events.py",
+    "bloomreach_events": "bloomreach_events.py",
+    "hourly_event_sync": "hourly_event_sync.py",
+    "events_demo": "demo.py",
+}
+ORDERS = 60
+
+
+def load(path: Path) -> Any:
+    """The DAGs of a file or a folder, as Airflow loads them."""
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:
+        from airflow.models.dagbag import DagBag
+    return DagBag(dag_folder=str(path))
+
+
+@pytest.fixture
+def no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for a connection or a variable fails."""
+    from airflow.providers.common.compat.sdk import BaseHook, Variable
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("asked for while parsing")
+
+    for name in [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(BaseHook, "get_connection", refuse)
+    monkeypatch.setattr(Variable, "get", refuse)
+
+
+@pytest.fixture
+def shop(events_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The demo's shop, its customers known to the sandbox, and all connections leading there."""
+    path = tmp_path / "shop.db"
+    fill_shop(path, ORDERS)
+    emails = [*known_emails(path), "ada@example.com", "grace@example.com"]
+    for vendor in ("embeddables", "vibetrace"):
+        events_sandbox.add_entries(vendor, [{"email": email} for email in emails])
+    for vendor in ("embeddables", "vibetrace", "webengage", "bloomreach"):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{vendor.upper()}_DEFAULT", json.dumps(events_sandbox.connection(vendor)))
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    return path
+
+
+@pytest.mark.usefixtures("no_connections")
+def test_the_folder_holds_these_dags_and_nothing_that_fails(airflow_database: None) -> None:
+    bag = load(FOLDER)
+    assert not bag.import_errors
+    assert sorted(bag.dags) == sorted(FILES)
+
+
+@pytest.mark.usefixtures("no_connections")
+@pytest.mark.parametrize("dag_id", FILES)
+def test_each_dag_serializes(dag_id: str, airflow_database: None) -> None:
+    from airflow.serialization import serialized_objects
+
+    # Airflow 3.2 gave the class another name.
+    serialization: Any = getattr(serialized_objects, "DagSerialization", None) or serialized_objects.SerializedDAG
+    dag = load(FOLDER / FILES[dag_id]).dags[dag_id]
+    again = serialization.from_dict(json.loads(json.dumps(serialization.to_dict(dag))))
+    assert set(again.task_dict) == set(dag.task_dict)
+
+
+@pytest.mark.parametrize("dag_id", FILES)
+def test_each_dag_explains_itself(dag_id: str, airflow_database: None) -> None:
+    dag = load(FOLDER / FILES[dag_id]).dags[dag_id]
+    assert dag.doc_md
+    assert dag.description
+    assert "events" in dag.tags
+
+
+def run_example(dag_id: str, run_dag: Any, **arguments: Any) -> Any:
+    result = run_dag((FOLDER / FILES[dag_id]).read_text(), dag_id, **arguments)
+    assert set(result.states.values()) == {"success"}, result.states
+    return result
+
+
+def test_embeddables_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) -> None:
+    result = run_example("embeddables_events", run_dag)
+
+    arrived = Counter(event.wire["custom_event_name"] for event in events_sandbox.events("embeddables"))
+    assert arrived["consultation_booked"] == 1
+    assert arrived["invoice_paid"] == 2
+    orders = [order for order in read_orders(shop) if order.email and order.customer_id]
+    report = result.returned["send_orders"]
+    assert report["read"] == len(orders)
+    assert report["skipped"] == sum(not order.filled_in_form for order in orders) > 0
+    assert arrived.total() == 3 + report["delivered"]
+    assert not events_sandbox.violations("embeddables")
+
+
+def test_vibetrace_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) -> None:
+    result = run_example("vibetrace_events", run_dag)
+
+    events = [event.wire["event"] for event in events_sandbox.events("vibetrace")]
+    assert [event for event in events if "generic" in event] == [
+        {"generic": {"generic": {"event_name": "loyalty_club_joined", "tier": "silver"}}}
+    ]
+    assert sorted(event["update"]["city"] for event in events if "update" in event) == ["London", "New York"]
+    orders = {event["confirmation"]["generic"]["orderId"] for event in events if "confirmation" in event}
+    assert len(orders) == result.returned["send_orders"]["delivered"] > 0
+
+
+def test_webengage_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) -> None:
+    result = run_example("webengage_events", run_dag)
+
+    arrived = Counter(event.wire["eventName"] for event in events_sandbox.events("webengage"))
+    customers = result.returned["send_sign_ups"]["read"]
+    assert arrived == {"Subscription Renewed": 1, "Cart Abandoned": 2, "Signed Up": customers}
+    carts = [e.wire for e in events_sandbox.events("webengage") if e.wire["eventName"] == "Cart Abandoned"]
+    assert carts[0]["eventTime"] == "2026-03-01T09:30:00+0200"
+    assert carts[0]["eventData"] == {"Cart Value": 39.8, "Items": 2}
+    assert not events_sandbox.violations("webengage")
+
+
+def test_bloomreach_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) -> None:
+    result = run_example("bloomreach_events", run_dag)
+
+    arrived = Counter(event.wire["event_type"] for event in events_sandbox.events("bloomreach"))
+    delivered = result.returned["send_purchases"]["delivered"]
+    assert arrived == {"segment_entered": 1, "parcel_delivered": 3, "purchase": delivered}
+    assert delivered > 0
+
+
+def test_a_second_run_doubles_nothing_where_the_vendor_deduplicates(
+    shop: Path, events_sandbox: Sandbox, run_dag: Any
+) -> None:
+    first = run_example("bloomreach_events", run_dag).returned["send_purchases"]["delivered"]
+    run_example("bloomreach_events", run_dag)
+    arrived = Counter(event.wire["event_type"] for event in events_sandbox.events("bloomreach"))
+    assert arrived["purchase"] == first
+
+
+# -- the hourly sync -------------------------------------------------------------------------------------------------
+
+MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
+UPDATES = [MIDNIGHT + timedelta(minutes=20 * n) for n in range(-1, 8)]  # from 23:40 to 02:20, on the full hours too
+
+
+def sync_hour(source: str, run_dag: Any, hour: int) -> Any:
+    """A run of the hour that starts at `hour` o'clock: one that is started by hand takes the last whole hour."""
+    return run_dag(source, "hourly_event_sync", logical_date=MIDNIGHT + timedelta(hours=hour + 1))
+
+
+def hours_of(sandbox: Sandbox) -> Counter[int]:
+    """How many events arrived with a time in each hour."""
+    times = [datetime.fromtimestamp(event.wire["timestamp"], UTC) for event in sandbox.events("bloomreach")]
+    return Counter((moment - MIDNIGHT) // timedelta(hours=1) for moment in times)
+
+
+def check_hours(source: str, sandbox: Sandbox, run_dag: Any) -> None:
+    assert sync_hour(source, run_dag, 0).returned["send_orders"]["delivered"] == 3
+    assert hours_of(sandbox) == {0: 3}
+    assert sync_hour(source, run_dag, 1).returned["send_orders"]["delivered"] == 3
+    assert hours_of(sandbox) == {0: 3, 1: 3}
+
+
+def test_hourly_sync_sends_each_row_in_exactly_one_run(
+    events_sandbox: Sandbox, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_dag: Any
+) -> None:
+    warehouse = tmp_path / "warehouse.db"
+    with closing(sqlite3.connect(warehouse)) as database, database:
+        database.execute("CREATE TABLE orders (order_id INTEGER, customer_id, status, updated_at, total, currency)")
+        database.executemany(
+            "INSERT INTO orders VALUES (?, ?, 'order_paid', ?, 10.5, 'EUR')",
+            [(n, n, moment.isoformat(" ")) for n, moment in enumerate(UPDATES)],
+        )
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(warehouse)}))
+    monkeypatch.setenv("AIRFLOW_VAR_REJECTED_EVENTS", str(tmp_path / "rejected"))
+    source = (FOLDER / "hourly_event_sync.py").read_text()
+    check_hours(source.replace("%(start)s", ":start").replace("%(end)s", ":end"), events_sandbox, run_dag)
+
+
+@databases("psycopg2", "psycopg")
+def test_hourly_sync_on_postgresql(
+    database: Database,
+    events_sandbox: Sandbox,
+    shop: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_dag: Any,
+) -> None:
+    times = ", ".join(f"({n}, {n}, 'order_paid', '{moment.isoformat()}', 10.5, 'EUR')" for n, moment in enumerate(UPDATES))
+    database.run(
+        "CREATE TABLE orders (order_id int, customer_id int, status text, updated_at timestamptz, total numeric, "
+        "currency text)",
+        f"INSERT INTO orders VALUES {times}",
+    )
+    monkeypatch.setenv("AIRFLOW_VAR_REJECTED_EVENTS", str(tmp_path / "rejected"))
+    check_hours((FOLDER / "hourly_event_sync.py").read_text(), events_sandbox, run_dag)
+
+
+def test_hourly_sync_is_set_up_for_catching_up(airflow_database: None) -> None:
+    dag = load(FOLDER / "hourly_event_sync.py").dags["hourly_event_sync"]
+    task = dag.task_dict["send_orders"]
+    assert dag.catchup
+    assert dag.max_active_runs == 1
+    assert task.retries == 3
+    assert "{{" not in task.sql  # the window is bound by the driver
