@@ -14,7 +14,13 @@ from airflow.providers.common.compat.sdk import (
     mask_secret,
 )
 
+try:
+    from airflow.sdk import NEVER_EXPIRE
+except ImportError:  # before Airflow 3.3 there is no state store to keep anything in
+    NEVER_EXPIRE = None
+
 __all__ = [
+    "NEVER_EXPIRE",
     "AirflowFailException",
     "AirflowSkipException",
     "BaseHook",

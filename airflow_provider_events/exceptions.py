@@ -5,7 +5,8 @@
     │   └── MappingError            no   the mapping and the columns of the query do not fit together
     ├── InvalidEvent                no   an event that cannot be sent; in a batch it becomes a rejection
     ├── SourceError                 yes  rows could not be read
-    │   └── KeyColumnError          no   `key_column` is not unique, not filled or not there
+    │   ├── KeyColumnError          no   `key_column` is not unique, not filled or not there
+    │   └── SourceChanged           no   a retry finds other rows than an earlier try settled
     └── DeliveryError               yes  the delivery stopped; `report` holds what had happened until then
         ├── CredentialsRefused      no   the vendor refused the key, the project or the URL
         ├── EventRejected           no   a single event was rejected
@@ -13,6 +14,7 @@
         ├── EntryMissing            yes  the customer's entry does not exist (yet)
         ├── VendorUnavailable       yes  no usable answer within the retry budget
         ├── RateLimited             yes  the vendor asks for a longer pause than a task should hold a worker for
+        ├── RejectedNotWritten      yes  rejected events cannot be written to their file
         └── DeliveryInterrupted     yes  stopped by a kill, a timeout or SIGTERM after draining what was in flight
 
 No message holds a key, a request body or the value of a customer's field.
@@ -37,6 +39,8 @@ __all__ = [
     "KeyColumnError",
     "MappingError",
     "RateLimited",
+    "RejectedNotWritten",
+    "SourceChanged",
     "SourceError",
     "TooManyRejected",
     "VendorUnavailable",
@@ -89,6 +93,12 @@ class SourceError(EventsError):
 
 class KeyColumnError(SourceError):
     """The key column is not unique, holds NULLs or is not returned by the query."""
+
+    retryable = False
+
+
+class SourceChanged(SourceError):
+    """The source no longer says what an earlier try of the same task settled."""
 
     retryable = False
 
@@ -154,6 +164,10 @@ class VendorUnavailable(DeliveryError):
 
 class RateLimited(DeliveryError):
     """The vendor asks for a longer pause than a task should hold a worker for; see `retry_after`."""
+
+
+class RejectedNotWritten(DeliveryError):
+    """Rejected events cannot be written to `rejected_path`: going on would lose them silently."""
 
 
 class DeliveryInterrupted(DeliveryError):

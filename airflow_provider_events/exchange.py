@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Answer", "Encoded", "Outcome", "Request", "Verdict"]
+__all__ = ["Answer", "Encoded", "Outcome", "Page", "Request", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,26 @@ class Encoded(NamedTuple):
     key: str
 
 
+class Page(NamedTuple):
+    """What one page of a listing says about the entries that are searched; nothing else of it is kept.
+
+    :param ids: the vendor's ids of all entries on the page.
+    :param newest: latest time of an update on it; None on an empty page.
+    :param oldest: earliest one.
+    :param found: which of the searched identities are on it, by their position.
+    """
+
+    ids: Sequence[str]
+    newest: datetime | None
+    oldest: datetime | None
+    found: Collection[int]
+
+
 class Verdict(Enum):
     """What an answer says about an event, or about a whole request."""
 
     DELIVERED = "delivered"
+    FOUND = "found"  # answer to a look-up: the entry exists
     REJECTED = "rejected"
     MISSING = "missing"  # the customer's entry does not exist
     RETRY = "retry"  # later: overload, quota, outage, or an answer that says nothing

@@ -285,17 +285,27 @@ def get_provider_info() -> dict[str, object]:
                 "description": "Delivery of customer events.",
                 "options": {
                     "rejected_path": {
-                        "description": "Folder for rejected events as JSON "
-                        "Lines, one file per task try: a local "
-                        "path or any URI of Airflow's object "
-                        "storage. Used where an operator names "
-                        "no ``rejected_path``. Blank: none are "
-                        "written.",
+                        "description": (
+                            "Folder for rejected events as JSON Lines, one file per task try: a local path or any "
+                            "URI of Airflow's object storage. For operators without a rejected_path of their own. "
+                            "Blank: none are written."
+                        ),
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "s3://company-airflow/rejected-events",
                         "default": "",
-                    }
+                    },
+                    "checkpoint_path": {
+                        "description": (
+                            "Folder for checkpoints on Airflow before 3.3, which has no task state store: a local "
+                            "path that all workers share or any URI of Airflow's object storage. Blank: a retry "
+                            "starts over."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://company-airflow/event-checkpoints",
+                        "default": "",
+                    },
                 },
             }
         },

@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _running_sandbox() as sandbox:
             fill_shop(shop, options.orders)
             _introduce_customers(sandbox, known_emails(shop))
-            console.print(f"The shop has {options.orders} orders ({_shown(shop)}); the vendors answer at {sandbox.url}.")
+            console.print(
+                f"The shop has {options.orders} orders ({_shown(shop)}); the vendors answer at {sandbox.url}."
+            )
             environment = _environment(home, sandbox)
             _write_environment(home, environment)
             outcome = _run_in_airflow(home, environment, options.verbose)
@@ -81,8 +83,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--verbose", action="store_true", help="show Airflow's own logs")
     parser.add_argument("--home", type=Path, default=CHECKOUT / ".airflow" / "demo", help="where everything is kept")
     options = parser.parse_args(arguments)
-    if options.orders < 1:
-        parser.error("--orders has to be at least 1")
+    if options.orders < 50:
+        parser.error("--orders has to be at least 50: among fewer, the bad ones would be too many")
     return options
 
 
@@ -183,7 +185,7 @@ def _print_reports(reports: Mapping[str, Mapping[str, Any]]) -> None:
     for vendor, report in reports.items():
         console.print(f"\n  {vendor}: {report['rejected']}, in {_shown(report['rejected_path'])}", markup=False)
         for reason, count in report["reasons"].items():
-            console.print(f"    {count:>5} × {reason}", markup=False)
+            console.print(f"    {count:>5} x {reason}", markup=False)
 
 
 def _print_verdict(wrong: Sequence[str], seconds: float) -> None:

@@ -135,9 +135,7 @@ def mariadb() -> Iterator[Server]:
 
 
 def _cases(drivers: Iterable[str]) -> list[Any]:
-    return [
-        pytest.param(driver, marks=[] if driver == "sqlite" else [pytest.mark.slow]) for driver in drivers
-    ]
+    return [pytest.param(driver, marks=[] if driver == "sqlite" else [pytest.mark.slow]) for driver in drivers]
 
 
 def databases(*drivers: str) -> pytest.MarkDecorator:
@@ -149,9 +147,7 @@ def databases(*drivers: str) -> pytest.MarkDecorator:
 def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Database:
     """An empty database behind an Airflow connection."""
     driver: str = request.param
-    provider = (
-        "mysql" if driver.startswith("mysql") else "postgres" if driver.startswith("psycopg") else "sqlite"
-    )
+    provider = "mysql" if driver.startswith("mysql") else "postgres" if driver.startswith("psycopg") else "sqlite"
     if not _importable(DRIVERS[driver], f"airflow.providers.{provider}"):
         _give_up(f"{driver} or Airflow's {provider} provider is not installed here")
 

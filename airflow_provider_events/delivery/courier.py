@@ -59,10 +59,11 @@ class Courier:
         return Patience(self._policy)
 
     async def carry(
-        self, request: Request, read: Callable[[Answer], Reading], patience: Patience
+        self, request: Request | Callable[[], Request], read: Callable[[Answer], Reading], patience: Patience
     ) -> tuple[Answer, Reading]:
         """The first answer with a verdict, and that verdict.
 
+        :param request: a function makes a new one for each attempt, where the vendor takes none twice.
         :raises CredentialsRefused: the vendor refused key, project or URL.
         :raises VendorUnavailable: the retry budget is spent.
         :raises RateLimited: the vendor asks for a longer pause than the policy allows.
@@ -74,7 +75,7 @@ class Courier:
             started = loop.time()
             self.counters.requests += 1
             try:
-                answer = await self._transport.send(request)
+                answer = await self._transport.send(request if isinstance(request, Request) else request())
             except TransportError as error:
                 if error.final:
                     raise CredentialsRefused(str(error)) from error

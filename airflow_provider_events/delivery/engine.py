@@ -6,25 +6,25 @@ The engine is told how to write requests and how to read answers (`Wire`); it kn
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from airflow_provider_events.delivery.checkpoint import Span
 from airflow_provider_events.delivery.courier import Courier
+from airflow_provider_events.delivery.feed import Batch, Batches, Chunks, Feed, Item, Lanes, Reader, identity_of
 from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.observer import DeliveryObserver
-from airflow_provider_events.delivery.options import MissingEntryPolicy
-from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy, Stopped
+from airflow_provider_events.delivery.options import DeliveryOptions
+from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy, Stopped, sleep_unless
 from airflow_provider_events.delivery.transport import Transport
-from airflow_provider_events.events import Record, Rejection
+from airflow_provider_events.delivery.waiting import Held, Waiting
 from airflow_provider_events.exceptions import DeliveryInterrupted, EntryMissing
 from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
 
-__all__ = ["Batch", "Engine", "Faulty", "Item", "Limits", "Prepared", "Wire"]
+__all__ = ["Engine", "Limits", "Wire"]
 
-MAX_ROWS_PER_BATCH = 1000
 PROGRESS_SECONDS = 5.0
 
 
@@ -46,34 +46,6 @@ class Wire(Protocol):
         """One outcome for the whole request, or one for each of its events in order."""
 
 
-class Item(NamedTuple):
-    """An event ready for the wire, and the record it came from."""
-
-    encoded: Encoded
-    record: Record
-
-
-class Faulty(NamedTuple):
-    """A record that is no valid event, and why."""
-
-    record: Record
-    rejection: Rejection
-
-
-Prepared = Item | Faulty
-
-
-@dataclass(slots=True)
-class Batch:
-    """A contiguous run of rows: those that go into one request, and the faulty ones between them."""
-
-    items: list[Item] = field(default_factory=list)
-    faulty: list[Faulty] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.items) + len(self.faulty)
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of one delivery.
@@ -89,10 +61,7 @@ class Limits:
 
 
 class Engine:
-    """Delivers one source to one wire.
-
-    :param on_missing_entry: what an event becomes whose customer has no entry: rejected, skipped, or the end.
-    """
+    """Delivers one source to one wire; made and run on the same event loop."""
 
     def __init__(
         self,
@@ -100,33 +69,48 @@ class Engine:
         transport: Transport,
         ledger: Ledger,
         limits: Limits,
+        options: DeliveryOptions,
         *,
         pacer: Pacer,
         policy: RetryPolicy,
-        on_missing_entry: MissingEntryPolicy,
         observer: DeliveryObserver,
     ) -> None:
         self._wire = wire
         self._ledger = ledger
         self._limits = limits
-        self._on_missing_entry = on_missing_entry
+        self._options = options
         self._observer = observer
         self._stopping = asyncio.Event()
         self._failure: Exception | None = None
         self._courier = Courier(transport, pacer, policy, self._stopping, ledger.counters)
+        self._taking: set[int] = set()
+        in_order = options.ordering == "identity"
+        self._queues = [Waiting() for _ in range(limits.max_in_flight if in_order else 1)]
+        self._held_rows: dict[str, set[int]] | None = {} if in_order else None
 
     def stop(self) -> None:
         """Send nothing new, wait for what is in flight, then raise `DeliveryInterrupted` from `run`."""
-        self._fail(DeliveryInterrupted("the delivery was stopped; what was in flight has been accounted for"))
+        self.fail(DeliveryInterrupted("the delivery was stopped; what was in flight has been accounted for"))
 
-    async def run(self, chunks: Iterator[Sequence[Prepared]]) -> None:
+    def fail(self, error: Exception) -> None:
+        """The same, raising `error`; the first error wins."""
+        if self._failure is None:
+            self._failure = error
+        self._stopping.set()
+
+    async def run(self, chunks: Chunks) -> None:
         """Deliver all chunks; returns when every row has an outcome.
 
-        :param chunks: iterated on one thread of its own, one chunk ahead of the requests.
-        :raises DeliveryError: the delivery stopped early; rows without an outcome are counted as unsent.
+        :raises DeliveryError: the delivery stopped early.
+        :raises Exception: what the source raised, after all rows before it were delivered.
         """
-        batches = Batches(chunks, self._wire, self._limits.batch_size)
-        workers = [asyncio.create_task(self._work(batches)) for _ in range(self._limits.max_in_flight)]
+        reader = Reader(chunks, self._ledger)
+        limits, wire = self._limits, self._wire
+        bounds = (limits.batch_size, wire.max_request_bytes, wire.piece_overhead)
+        feed: Feed = Batches(reader, *bounds)
+        if self._held_rows is not None:
+            feed = Lanes(reader, limits.max_in_flight, *bounds)
+        workers = [asyncio.create_task(self._work(feed, n)) for n in range(limits.max_in_flight)]
         ticker = asyncio.create_task(self._tick())
         try:
             await self._until_done(workers)
@@ -135,7 +119,9 @@ class Engine:
             for worker in workers:
                 worker.cancel()
             await asyncio.wait(workers)
-            await batches.close(self._limits.drain_seconds)
+            for queue in self._queues:
+                queue.close()
+            await reader.close(limits.drain_seconds)
             self._observer.progress(self._ledger.counters)
         if self._failure is not None:
             raise self._failure
@@ -147,148 +133,124 @@ class Engine:
         await asyncio.wait([done, stopped], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if not done.done():
+            for number in self._taking:
+                workers[number].cancel()
             await asyncio.wait(workers, timeout=self._limits.drain_seconds)
             done.cancel()
 
-    async def _work(self, batches: Batches) -> None:
+    async def _work(self, feed: Feed, worker: int) -> None:
+        queue = self._queues[worker % len(self._queues)]
         try:
-            while not self._stopping.is_set() and (batch := await batches.take()) is not None:
-                await self._deliver(batch)
+            while (batch := await self._next(feed, worker, queue)) is not None:
+                await self._deliver(batch, queue)
         except Stopped:
             return
         except Exception as error:  # the first worker's error ends the delivery; `run` raises it
-            self._fail(error)
+            self.fail(error)
 
-    def _fail(self, error: Exception) -> None:
-        if self._failure is None:
-            self._failure = error
-        self._stopping.set()
+    async def _next(self, feed: Feed, worker: int, queue: Waiting) -> Batch | None:
+        """An event whose wait is over, else new rows, else the next wait that ends."""
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            due = queue.next_due()
+            if due is not None and due <= loop.time():
+                held = queue.pop()
+                return Batch([held.item], [held.span], held)
+            if (batch := await self._take(feed, worker)) is not None:
+                return batch
+            if due is None:
+                return None
+            await sleep_unless(self._stopping, due - loop.time())
+        return None
 
-    async def _deliver(self, batch: Batch) -> None:
-        """Give every row of the batch an outcome; on an early end, count those without one as unsent."""
-        self._ledger.opened(len(batch.items), batch.faulty)
-        open_items = len(batch.items)
-        patience = self._courier.patience()
-        parts = [batch.items] if batch.items else []
+    async def _take(self, feed: Feed, worker: int) -> Batch | None:
+        """`feed.take`, which a stop need not wait for: rows that were not taken yet have nothing to account for."""
+        self._taking.add(worker)
         try:
-            while parts:
-                part = parts.pop()
-                size = len(part)
-                request = self._wire.request([item.encoded for item in part])
-                answer, reading = await self._courier.carry(request, partial(self._wire.read, count=size), patience)
-                again: list[Item] = []
-                if isinstance(reading, list):
-                    for item, outcome in zip(part, reading, strict=True):
-                        if outcome.verdict is Verdict.RETRY:
-                            again.append(item)
-                        else:
-                            self._settle([item], outcome, answer)
-                            open_items -= 1
-                    if again:
-                        parts.append(again)
-                        await self._courier.pause(patience, "an answer without a result for each event")
-                elif reading.verdict is not Verdict.DELIVERED and size > 1:
-                    parts += [part[size // 2 :], part[: size // 2]]
-                else:
-                    self._settle(part, reading, answer)
-                    open_items -= size
+            return await feed.take(worker)
         finally:
-            self._ledger.unsent(open_items)
+            self._taking.discard(worker)
 
-    def _settle(self, items: list[Item], outcome: Outcome, answer: Answer) -> None:
-        if outcome.verdict is Verdict.DELIVERED:
-            self._ledger.delivered(len(items))
+    async def _deliver(self, batch: Batch, queue: Waiting) -> None:
+        """Give every event of the batch an outcome."""
+        rows = list(zip(batch.items, batch.spans, strict=True))
+        if self._held_rows is not None:
+            rows = [row for row in rows if not self._must_queue(batch, *row, queue)]
+        patience = self._courier.patience()
+        parts = [rows] if rows else []
+        while parts:
+            part = parts.pop()
+            request = self._wire.request([item.encoded for item, _ in part])
+            read = partial(self._wire.read, count=len(part))
+            answer, reading = await self._courier.carry(request, read, patience)
+            if isinstance(reading, list):
+                again = []
+                for row, outcome in zip(part, reading, strict=True):
+                    if outcome.verdict is Verdict.RETRY:
+                        again.append(row)
+                    else:
+                        self._settle(batch, *row, outcome, answer, queue)
+                if again:
+                    parts.append(again)
+                    await self._courier.pause(patience, "an answer without a result for each event")
+            elif reading.verdict is Verdict.DELIVERED and batch.held is None:
+                self._delivered(part)
+            elif len(part) > 1:
+                parts += [part[len(part) // 2 :], part[: len(part) // 2]]
+            else:
+                self._settle(batch, *part[0], reading, answer, queue)
+
+    def _delivered(self, part: list[tuple[Item, Span]]) -> None:
+        """Settle all rows of a request at once, span by span."""
+        first = 0
+        for at in range(1, len(part) + 1):
+            if at == len(part) or part[at][1] is not part[first][1]:
+                self._ledger.delivered(part[first][1], at - first, part[first][0].record.row)
+                first = at
+
+    def _settle(self, batch: Batch, item: Item, span: Span, outcome: Outcome, answer: Answer, queue: Waiting) -> None:
+        record = item.record
+        policy = self._options.on_missing_entry
+        if outcome.verdict is Verdict.MISSING and policy == "wait" and self._hold(batch, item, span, queue):
             return
-        missing = outcome.verdict is Verdict.MISSING
-        for item in items:
-            if missing and self._on_missing_entry == "skip":
-                self._ledger.skipped()
-                continue
-            self._ledger.rejected(item.record, outcome)
-            if missing and self._on_missing_entry == "fail":
-                self._fail(
-                    EntryMissing(
-                        f"row {item.record.row}: the customer's entry does not exist ({outcome.code})",
-                        status=answer.status,
-                        code=outcome.code,
-                        request_id=answer.headers.get("x-request-id"),
-                    )
+        if self._held_rows is not None:
+            self._held_rows.get(identity_of(record), set()).discard(record.row)
+        if outcome.verdict is Verdict.DELIVERED:
+            self._ledger.delivered(span, 1, record.row)
+        elif outcome.verdict is Verdict.MISSING and policy == "skip":
+            self._ledger.skipped(span, record.row)
+        else:
+            self._ledger.refused(span, record, outcome, record.row)
+        if outcome.verdict is Verdict.MISSING and policy == "fail":
+            self.fail(
+                EntryMissing(
+                    f"row {record.row}: the customer's entry does not exist ({outcome.code})",
+                    status=answer.status,
+                    code=outcome.code,
+                    request_id=answer.headers.get("x-request-id"),
                 )
+            )
+
+    def _hold(self, batch: Batch, item: Item, span: Span, queue: Waiting) -> bool:
+        """Let the event wait; False when its time is over."""
+        now = asyncio.get_running_loop().time()
+        row = item.record.row
+        held = batch.held or Held(now, row, now + self._options.missing_entry_timeout, 0, item, span)
+        if now >= held.deadline:
+            return False
+        if batch.held is None:
+            self._ledger.frontier.hold(span, row)
+            if self._held_rows is not None:
+                self._held_rows.setdefault(identity_of(item.record), set()).add(row)
+        queue.add(held.again(now))
+        return True
+
+    def _must_queue(self, batch: Batch, item: Item, span: Span, queue: Waiting) -> bool:
+        """Whether an earlier event of the same identity still waits; then this one queues up behind it."""
+        rows = self._held_rows.get(identity_of(item.record)) if self._held_rows else None
+        return bool(rows and min(rows) < item.record.row and self._hold(batch, item, span, queue))
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             self._observer.progress(self._ledger.counters)
-
-
-class Batches:
-    """Cuts chunks into batches, bounded by count and bytes; the next chunk is read while requests are under way.
-
-    Boundaries depend on the rows alone, so that a resumed delivery forms the same requests.
-    """
-
-    def __init__(self, chunks: Iterator[Sequence[Prepared]], wire: Wire, batch_size: int) -> None:
-        self._chunks = chunks
-        self._wire = wire
-        self._batch_size = batch_size
-        self._reader = ThreadPoolExecutor(1, "events-reader")
-        self._turn = asyncio.Lock()
-        self._rows: Sequence[Prepared] = ()
-        self._at = 0
-        self._ahead: asyncio.Future[Sequence[Prepared] | None] | None = None
-        self._exhausted = False
-        self._error: Exception | None = None
-
-    async def take(self) -> Batch | None:
-        """The next batch, or None at the end of the source.
-
-        :raises Exception: what the source raised, once all rows before it have been taken.
-        """
-        async with self._turn:
-            batch = Batch()
-            size = 0
-            while self._at < len(self._rows) or await self._advance():
-                entry = self._rows[self._at]
-                if isinstance(entry, Item):
-                    size += len(entry.encoded.body) + self._wire.piece_overhead
-                    if batch.items and size > self._wire.max_request_bytes:
-                        break
-                    batch.items.append(entry)
-                else:
-                    batch.faulty.append(entry)
-                self._at += 1
-                if len(batch.items) == self._batch_size or len(batch) == MAX_ROWS_PER_BATCH:
-                    break
-            if len(batch):
-                return batch
-            if self._error is not None:
-                raise self._error
-            return None
-
-    async def close(self, timeout_seconds: float) -> None:
-        """Close the source on its own thread, without waiting longer than `timeout_seconds` for a slow one."""
-        closing = asyncio.get_running_loop().run_in_executor(self._reader, _close, self._chunks)
-        self._reader.shutdown(wait=False)
-        await asyncio.wait({closing}, timeout=timeout_seconds)
-        if closing.done() and (error := closing.exception()) is not None and self._error is None:
-            raise error
-
-    async def _advance(self) -> bool:
-        """Step to the next chunk with rows; False at the end of the source."""
-        while not self._exhausted and self._at >= len(self._rows):
-            try:
-                rows = await (self._ahead or self._read())
-            except Exception as error:
-                self._error, rows = error, None
-            self._exhausted = rows is None
-            self._rows, self._at = rows or (), 0
-            self._ahead = None if self._exhausted else self._read()
-        return not self._exhausted
-
-    def _read(self) -> asyncio.Future[Sequence[Prepared] | None]:
-        return asyncio.get_running_loop().run_in_executor(self._reader, next, self._chunks, None)
-
-
-def _close(chunks: Iterator[Sequence[Prepared]]) -> None:
-    if isinstance(chunks, Generator):
-        chunks.close()

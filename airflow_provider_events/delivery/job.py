@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from airflow_provider_events.delivery.engine import Engine, Faulty, Item, Limits, Prepared, Wire
+from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore, Span
+from airflow_provider_events.delivery.engine import Engine, Limits, Wire
+from airflow_provider_events.delivery.feed import Faulty, Item, Prepared
 from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.observer import DeliveryObserver
 from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
+from airflow_provider_events.delivery.resume import LAST_SAVE_SECONDS, Checkpointer, Resumable, Source, load
 from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.delivery.transport import Transport
 from airflow_provider_events.events import DeliveryReport, Event, Record, Rejection
-from airflow_provider_events.exceptions import DeliveryError, InvalidEvent
+from airflow_provider_events.exceptions import DeliveryError, InvalidEvent, RejectedNotWritten
 from airflow_provider_events.exchange import Encoded
 
-__all__ = ["Codec", "Delivery", "encode", "on_own_loop", "prepare"]
+__all__ = ["Codec", "Delivery", "Plan", "encode", "on_own_loop", "prepare"]
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Codec(Wire, Protocol):
@@ -72,61 +78,78 @@ def _prepared(record: Record, codec: Codec, sent_at: datetime) -> Prepared:
     return Faulty(record, Rejection(record.row, "invalid", reason, field))
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one delivery is to be done.
+
+    :param vendor: connection type, for the report.
+    :param requests_per_minute: quota to keep; None for none.
+    :param sent_at: the time of events that have none.
+    :param fingerprint: of query, mapping and options: a checkpoint of another one is not continued.
+    """
+
+    vendor: str
+    options: DeliveryOptions
+    limits: Limits
+    requests_per_minute: float | None
+    sent_at: datetime
+    fingerprint: str = ""
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+
+
 class Delivery:
     """A delivery that can be run once.
 
     :param codec: the vendor.
     :param open_transport: gives the transport to use, not yet entered.
-    :param limits: bounds of requests.
-    :param requests_per_minute: quota to keep; None for none.
-    :param sent_at: the time of events that have none.
+    :param sink: where rejected events go; None for nowhere.
+    :param store: keeps the checkpoint; None for none.
     """
 
     def __init__(
         self,
         codec: Codec,
         open_transport: Callable[[], Transport],
-        *,
-        vendor: str,
-        options: DeliveryOptions,
-        limits: Limits,
-        requests_per_minute: float | None,
-        sent_at: datetime,
+        plan: Plan,
         observer: DeliveryObserver,
         sink: RejectedSink | None = None,
-        policy: RetryPolicy | None = None,
+        store: CheckpointStore | None = None,
     ) -> None:
         self._codec = codec
         self._open_transport = open_transport
-        self._options = options
-        self._limits = limits
-        self._requests_per_minute = requests_per_minute
-        self._sent_at = sent_at
+        self._plan = plan
         self._observer = observer
-        self._policy = policy or RetryPolicy()
-        self._ledger = Ledger(vendor, sink)
+        self._sink = sink
+        self._store = None if plan.options.dry_run else store
+        self._ledger = Ledger(plan.vendor, sink)
         self._stopped = threading.Event()
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def run(self, records: Iterator[Sequence[Record]]) -> DeliveryReport:
+    def run(self, source: Source) -> DeliveryReport:
         """Deliver everything.
 
         :raises DeliveryError: with the report so far as its `report`.
         :raises SourceError: the rows could not be read any further.
         """
-        prepared = prepare(records, self._codec, self._sent_at)
+        options = self._plan.options
         try:
-            if self._options.dry_run:
-                self._rehearse(prepared)
+            if options.dry_run:
+                self._rehearse(self._prepare(source.records(), self._plan.sent_at))
             else:
-                on_own_loop(lambda: self._deliver(prepared), self.stop)
+                policy = options.on_source_changed
+                start = load(self._store, self._plan.fingerprint, policy) if self._store else None
+                on_own_loop(lambda: self._deliver(source, start), self.stop)
+            report = self._ledger.report()
+            if report.unsent and not options.dry_run:
+                raise AssertionError(f"the accounts do not close: {report.unsent} of {report.read} have no outcome")
+            options.judge(report)
+            return report
         except DeliveryError as error:
             error.report = self._ledger.report()
             raise
-        report = self._ledger.report()
-        self._options.judge(report)
-        return report
+        finally:
+            self._observer.finished(self._ledger.report(), self._ledger.examples)
 
     def stop(self) -> None:
         """Stop soon, from any thread or a signal handler; `run` then raises `DeliveryInterrupted`."""
@@ -135,37 +158,84 @@ class Delivery:
         if loop is not None and engine is not None and not loop.is_closed():
             loop.call_soon_threadsafe(engine.stop)
 
-    @property
-    def report(self) -> DeliveryReport:
-        """The accounts as they stand."""
-        return self._ledger.report()
-
-    async def _deliver(self, prepared: Iterator[Sequence[Prepared]]) -> None:
+    async def _deliver(self, source: Source, start: Checkpoint | None) -> None:
+        plan, ledger = self._plan, self._ledger
+        sent_at = start.sent_at if start else plan.sent_at
+        ledger.reset(start)
+        uri = self._sink.uri if self._sink else None
+        checkpointer = Checkpointer(
+            self._store, self._sink, lambda: ledger.frontier.checkpoint(plan.fingerprint, sent_at, uri)
+        )
+        rows = Resumable(
+            source,
+            lambda records: self._prepare(records, sent_at),
+            start,
+            plan.options.on_source_changed,
+            self._adopt_rejected,
+            ledger.reset,
+        )
         async with self._open_transport() as transport:
-            self._engine = Engine(
+            self._engine = engine = Engine(
                 self._codec,
                 transport,
-                self._ledger,
-                self._limits,
-                pacer=Pacer(self._requests_per_minute),
-                policy=self._policy,
-                on_missing_entry=self._options.on_missing_entry,
+                ledger,
+                plan.limits,
+                plan.options,
+                pacer=Pacer(plan.requests_per_minute),
+                policy=plan.policy,
                 observer=self._observer,
             )
             self._loop = asyncio.get_running_loop()
             if self._stopped.is_set():
-                self._engine.stop()
-            await self._engine.run(prepared)
+                engine.stop()
+            saving = asyncio.create_task(checkpointer.keep_saving(lambda error: engine.fail(not_written(error))))
+            completed = False
+            try:
+                await engine.run(rows)
+                completed = True
+            finally:
+                saving.cancel()
+                await self._save_last(checkpointer, completed)
+
+    async def _save_last(self, checkpointer: Checkpointer, completed: bool) -> None:
+        """The checkpoint at the end, then the rejected rows that it does not cover."""
+        try:
+            await asyncio.wait_for(checkpointer.save(completed=completed), LAST_SAVE_SECONDS)
+            if self._sink is not None:
+                self._sink.write(self._ledger.frontier.leftover_rejected())
+                self._sink.close()
+        except TimeoutError:
+            log.warning("the last checkpoint was not saved in %d s", LAST_SAVE_SECONDS)
+        except OSError as error:
+            raise not_written(error) from error
+        finally:
+            checkpointer.close()
+
+    def _adopt_rejected(self, start: Checkpoint) -> None:
+        if start.rejected_uri and self._sink:
+            self._sink.adopt(start.rejected_uri, start.position, start.held)
+
+    def _prepare(self, records: Iterator[Sequence[Record]], sent_at: datetime) -> Iterator[list[Prepared]]:
+        return prepare(records, self._codec, sent_at)
 
     def _rehearse(self, prepared: Iterator[Sequence[Prepared]]) -> None:
+        ledger = self._ledger
         first: list[Item] = []
         for chunk in prepared:
-            items = [entry for entry in chunk if isinstance(entry, Item)]
-            first += items[: self._limits.batch_size - len(first)]
-            self._ledger.opened(len(items), [entry for entry in chunk if isinstance(entry, Faulty)])
-            self._ledger.unsent(len(items))
+            span = Span((0, None), 0, "", None, len(chunk))
+            ledger.opened(span, len(chunk))
+            for entry in chunk:
+                if isinstance(entry, Faulty):
+                    ledger.rejected(span, entry.record, entry.rejection)
+                elif len(first) < self._plan.limits.batch_size:
+                    first.append(entry)
         if first:
             self._observer.would_send(self._codec.request([item.encoded for item in first]))
+
+
+def not_written(error: Exception) -> RejectedNotWritten:
+    """The error for rejected rows that cannot be stored."""
+    return RejectedNotWritten(f"rejected events cannot be written ({type(error).__name__}: {error})")
 
 
 def on_own_loop(main: Callable[[], Coroutine[Any, Any, T]], stop: Callable[[], None]) -> T:

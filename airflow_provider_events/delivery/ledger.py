@@ -1,80 +1,96 @@
-"""The accounts of one delivery: every row read ends as delivered, rejected, skipped or unsent."""
+"""The accounts of one delivery: every row read ends as delivered, rejected, skipped, resumed or unsent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
+from airflow_provider_events.delivery.checkpoint import Checkpoint, Frontier, Span, Tally
 from airflow_provider_events.delivery.observer import Counters
-from airflow_provider_events.delivery.sinks import RejectedSink
+from airflow_provider_events.delivery.sinks import RejectedSink, rejected_line
 from airflow_provider_events.events import DeliveryReport, Record, Rejection
 from airflow_provider_events.exchange import Outcome
-
-if TYPE_CHECKING:
-    from airflow_provider_events.delivery.engine import Faulty
 
 __all__ = ["Ledger"]
 
 SHORTEST_MASKED = 3
+EXAMPLES = 3
 
 
 class Ledger:
-    """Counts outcomes and hands rejected records to the sink.
+    """Counts outcomes, moves the settled prefix, and hands rejected records to the sink.
 
     :param vendor: connection type, for the report.
     :param sink: where rejected records go; None for nowhere.
     """
 
     def __init__(self, vendor: str, sink: RejectedSink | None = None) -> None:
-        self.counters = Counters()
         self._vendor = vendor
         self._sink = sink
+        self.frontier = Frontier(sink.write if sink else lambda lines: None)
+        self.counters = Counters()
+        self.examples: dict[str, list[str]] = {}
 
-    def opened(self, items: int, faulty: Sequence[Faulty]) -> None:
-        """A batch was taken from the source; its faulty rows are settled by that."""
-        self.counters.read += items + len(faulty)
-        for record, rejection in faulty:
-            self._reject(record, rejection)
+    def reset(self, start: Checkpoint | None = None) -> None:
+        """Begin anew, or with the accounts of an earlier try."""
+        self.frontier.reset(start)
+        self.counters.restart()
+        self.examples.clear()
+        if start is not None:
+            counts, tally = self.counters, start.tally
+            counts.read = start.position
+            counts.resumed, counts.rejected, counts.skipped = tally.delivered, tally.rejected, tally.skipped
+            counts.reasons.update(tally.reasons)
 
-    def delivered(self, count: int) -> None:
-        """The vendor accepted `count` events."""
+    def opened(self, span: Span, rows: int) -> None:
+        """A span of `rows` rows was taken from the source."""
+        self.counters.read += rows
+        self.frontier.opened(span)
+
+    def delivered(self, span: Span, count: int, row: int | None = None) -> None:
+        """The vendor accepted `count` events of a span; `row` names one that had been held."""
         self.counters.delivered += count
+        self.frontier.settled(span, Tally(delivered=count), row=row)
 
-    def skipped(self) -> None:
+    def skipped(self, span: Span, row: int | None = None) -> None:
         """One event was passed over, as its customer has no entry."""
         self.counters.skipped += 1
+        self.frontier.settled(span, Tally(skipped=1), row=row)
 
-    def rejected(self, record: Record, outcome: Outcome) -> None:
+    def refused(self, span: Span, record: Record, outcome: Outcome, row: int | None = None) -> None:
         """The vendor rejected one event."""
         reason = without_values(outcome.reason, record.event.identity if record.event else {})
-        self._reject(record, Rejection(record.row, outcome.code, reason))
+        self.rejected(span, record, Rejection(record.row, outcome.code, reason), row)
 
-    def unsent(self, count: int) -> None:
-        """`count` events were left without an outcome."""
-        self.counters.unsent += count
+    def rejected(self, span: Span, record: Record, rejection: Rejection, row: int | None = None) -> None:
+        """One record is rejected for good."""
+        self.counters.rejected += 1
+        reason = self.counters.count_reason(rejection.summary)
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < EXAMPLES:
+            examples.append(f"row {record.row}{_masked(record)}")
+        lines = [rejected_line(self._vendor, record, rejection)] if self._sink else []
+        self.frontier.settled(span, Tally(rejected=1, reasons=Counter([reason])), lines, row)
 
     def report(self) -> DeliveryReport:
         """The accounts as they stand."""
         counts = self.counters
+        accounted = counts.delivered + counts.rejected + counts.skipped + counts.resumed
         return DeliveryReport(
             vendor=self._vendor,
             read=counts.read,
             delivered=counts.delivered,
             rejected=counts.rejected,
             skipped=counts.skipped,
-            unsent=counts.unsent,
+            resumed=counts.resumed,
+            unsent=counts.read - accounted,
             requests=counts.requests,
             retries=counts.retries,
             seconds=round(counts.seconds, 3),
             reasons=dict(counts.reasons.most_common()),
             rejected_path=self._sink.uri if self._sink and counts.rejected else None,
         )
-
-    def _reject(self, record: Record, rejection: Rejection) -> None:
-        self.counters.rejected += 1
-        self.counters.count_reason(rejection.summary)
-        if self._sink is not None:
-            self._sink.write(record, rejection)
 
 
 def without_values(text: str, identity: Mapping[str, Any]) -> str:
@@ -83,3 +99,9 @@ def without_values(text: str, identity: Mapping[str, Any]) -> str:
         if len(str(value)) >= SHORTEST_MASKED:
             text = text.replace(str(value), "***")
     return text
+
+
+def _masked(record: Record) -> str:
+    """The identity as far as a log may show it: enough to find the row, not enough to name the customer."""
+    identity = record.event.identity if record.event else {}
+    return "".join(f", {name} {str(value)[:1]}***" for name, value in identity.items())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from airflow_provider_events.events import DeliveryReport
 from airflow_provider_events.exchange import Request
 
 __all__ = ["Counters", "DeliveryObserver", "LogObserver"]
@@ -25,22 +27,29 @@ class Counters:
     delivered: int = 0
     rejected: int = 0
     skipped: int = 0
-    unsent: int = 0
+    resumed: int = 0
     requests: int = 0
     retries: int = 0
     throttled: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
 
+    def restart(self) -> None:
+        """Forget all rows; requests were made all the same."""
+        self.read = self.delivered = self.rejected = self.skipped = self.resumed = 0
+        self.reasons.clear()
+
     @property
     def seconds(self) -> float:
         """Wall-clock seconds since the start."""
         return time.monotonic() - self.started
 
-    def count_reason(self, reason: str) -> None:
-        """One more of `reason`; past 50 different ones they are counted together."""
-        known = reason in self.reasons or len(self.reasons) < MAX_REASONS
-        self.reasons[reason if known else OTHER_REASONS] += 1
+    def count_reason(self, reason: str) -> str:
+        """One more of `reason`; past 50 different ones they are counted together. Returns what it was counted as."""
+        if reason not in self.reasons and len(self.reasons) >= MAX_REASONS:
+            reason = OTHER_REASONS
+        self.reasons[reason] += 1
+        return reason
 
 
 class DeliveryObserver(Protocol):
@@ -52,9 +61,12 @@ class DeliveryObserver(Protocol):
     def would_send(self, request: Request) -> None:
         """The first request of a dry run, without its credentials."""
 
+    def finished(self, report: DeliveryReport, examples: Mapping[str, Sequence[str]]) -> None:
+        """The accounts at the end, however it came about, and a few examples of each reason of rejection."""
+
 
 class LogObserver:
-    """One line with counts and rate."""
+    """Lines for a task's log: counts and rate while it runs, the accounts and the rejections at its end."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._log = logger
@@ -81,3 +93,22 @@ class LogObserver:
             request.path,
             body,
         )
+
+    def finished(self, report: DeliveryReport, examples: Mapping[str, Sequence[str]]) -> None:
+        """See `DeliveryObserver.finished`."""
+        self._log.info(
+            "%s: %d read = %d delivered + %d rejected + %d skipped + %d resumed + %d unsent; %d requests in %.1f s",
+            report.vendor,
+            report.read,
+            report.delivered,
+            report.rejected,
+            report.skipped,
+            report.resumed,
+            report.unsent,
+            report.requests,
+            report.seconds,
+        )
+        for reason, count in report.reasons.items():
+            self._log.warning("rejected %6d x %s (%s)", count, reason, "; ".join(examples.get(reason, ())))
+        if report.rejected_path:
+            self._log.info("rejected events are in %s", report.rejected_path)

@@ -8,37 +8,52 @@ from typing import Any, Literal, get_args
 from airflow_provider_events.events import DeliveryReport
 from airflow_provider_events.exceptions import ConfigurationError, TooManyRejected
 
-__all__ = ["DeliveryOptions", "MissingEntryPolicy"]
+__all__ = ["DeliveryOptions", "MissingEntryPolicy", "Ordering", "SourceChangedPolicy"]
 
-MissingEntryPolicy = Literal["reject", "skip", "fail"]
+MissingEntryPolicy = Literal["reject", "skip", "fail", "wait"]
+Ordering = Literal["none", "identity"]
+SourceChangedPolicy = Literal["restart", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOptions:
     """Delivery options; None means the connection's value, else the vendor's.
 
-    :param on_missing_entry: an event whose customer has no entry is rejected, skipped, or ends the delivery (`"fail"`).
+    :param on_missing_entry: an event whose customer has no entry is rejected, skipped, ends the delivery (`"fail"`), or
+        is held and tried again (`"wait"`) while the others go on.
+    :param missing_entry_timeout: seconds after which a held event is rejected.
     :param max_rejected: how many events (int) or what share of those read (float below 1) may be rejected.
     :param batch_size: events per request.
     :param max_in_flight: requests waiting for an answer at once.
     :param requests_per_minute: upper bound of the request rate.
+    :param ordering: `"identity"`: the events of one identity never overtake each other, retries included. Costs fuller
+        batches, and one customer's trouble holds up those who share its lane.
+    :param on_source_changed: when a retry finds that the source no longer says what the earlier try settled:
+        `"restart"` from its beginning, or `"fail"`.
     :param dry_run: read, map, validate and encode, but send nothing.
     :raises ConfigurationError: naming the option, what it got and what it takes.
     """
 
     on_missing_entry: MissingEntryPolicy = "reject"
+    missing_entry_timeout: float = 900.0
     max_rejected: int | float = 0
     batch_size: int | None = None
     max_in_flight: int | None = None
     requests_per_minute: float | None = None
+    ordering: Ordering = "none"
+    on_source_changed: SourceChangedPolicy = "restart"
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        if self.on_missing_entry not in get_args(MissingEntryPolicy):
-            raise ConfigurationError(
-                f"on_missing_entry has to be one of {', '.join(get_args(MissingEntryPolicy))}, "
-                f"not {self.on_missing_entry!r}"
-            )
+        for name, policy in (
+            ("on_missing_entry", MissingEntryPolicy),
+            ("ordering", Ordering),
+            ("on_source_changed", SourceChangedPolicy),
+        ):
+            if getattr(self, name) not in get_args(policy):
+                raise ConfigurationError(
+                    f"{name} has to be one of {', '.join(get_args(policy))}, not {getattr(self, name)!r}"
+                )
         allowed = self.max_rejected
         share = isinstance(allowed, float) and 0 <= allowed < 1
         if not share and not (isinstance(allowed, int) and not isinstance(allowed, bool) and allowed >= 0):
@@ -47,9 +62,12 @@ class DeliveryOptions:
             value: Any = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigurationError(f"{name} has to be a whole number of at least 1, not {value!r}")
-        rate: Any = self.requests_per_minute
-        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0):
-            raise ConfigurationError(f"requests_per_minute has to be a number above 0, not {rate!r}")
+        for name in ("requests_per_minute", "missing_entry_timeout"):
+            value = getattr(self, name)
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf")
+            ):
+                raise ConfigurationError(f"{name} has to be a number above 0, not {value!r}")
 
     def judge(self, report: DeliveryReport) -> None:
         """Whether the accounts of a finished delivery are a success.

@@ -1,11 +1,11 @@
-"""Where rejected events are written: JSON Lines, one object per event.
+"""Where rejected events are written: JSON Lines, one object per event, in the order of the source.
 
 | key | value |
 | --- | --- |
 | `version` | 1 |
 | `vendor` | connection type |
 | `row` | number of the row in its source, from 1 |
-| `code`, `field`, `reason` | why it was rejected |
+| `code`, `field`, `reason` | why it was rejected; `field` may be null |
 | `event` | the event as `SendEventsOperator` takes it, or null where the row became none |
 | `data` | the row's own columns, or null |
 """
@@ -14,58 +14,94 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import IO, Any
+from typing import Any, Protocol
 
 import orjson
 
 from airflow_provider_events.events import Event, Record, Rejection
 from airflow_provider_events.values import iso_utc
 
-__all__ = ["RejectedSink"]
+__all__ = ["VERSION", "RejectedSink", "Storage", "rejected_line"]
 
 VERSION = 1
 
 
+class Storage(Protocol):
+    """One file, wherever it is."""
+
+    uri: str
+
+    def append(self, data: bytes) -> None:
+        """Add to its end; makes it if it is not there."""
+
+    def lines_of(self, uri: str) -> Iterable[bytes]:
+        """The lines of another file of the same kind; none if it is not there."""
+
+    def remove(self) -> None:
+        """Delete it."""
+
+
 class RejectedSink:
-    """Writes each rejected record as it comes.
+    """Collects lines on the delivery's thread, and writes them wherever `flush` is called."""
 
-    :param uri: shown in the report.
-    :param stream: an open binary file; closed by the sink.
-    """
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._pending: list[bytes] = []
+        self._written = False
 
-    def __init__(self, uri: str, stream: IO[bytes], vendor: str) -> None:
-        self.uri = uri
-        self._stream = stream
-        self._vendor = vendor
-        self.written = 0
+    @property
+    def uri(self) -> str:
+        """Where the lines go."""
+        return self._storage.uri
 
-    def write(self, record: Record, rejection: Rejection) -> None:
-        """One line, flushed."""
-        line = {
-            "version": VERSION,
-            "vendor": self._vendor,
-            "row": rejection.row,
-            "code": rejection.code,
-            "field": rejection.field,
-            "reason": rejection.reason,
-            "event": _event_dict(record.event) if record.event else None,
-            "data": record.data,
-        }
-        self._stream.write(_dumps(line) + b"\n")
-        self._stream.flush()
-        self.written += 1
+    def write(self, lines: Iterable[bytes]) -> None:
+        """Add lines; cheap and without I/O."""
+        self._pending.extend(lines)
+
+    def flush(self) -> None:
+        """Bring what has been added to the storage."""
+        pending, self._pending = self._pending, []
+        if pending:
+            self._storage.append(b"".join(pending))
+            self._written = True
+
+    def adopt(self, uri: str, position: int, held: Collection[int]) -> None:
+        """Take over from an earlier try's file what that try had settled: rows up to `position` that are not held."""
+        for line in self._storage.lines_of(uri):
+            try:
+                row = json.loads(line)["row"]
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of a crash may be half of one; its row will be decided again
+            if row <= position and row not in held:
+                self.write([line if line.endswith(b"\n") else line + b"\n"])
+        self.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
+        """Write the rest; a file without a line is removed."""
+        self.flush()
+        if not self._written:
+            self._storage.remove()
 
 
-def _dumps(line: dict[str, Any]) -> bytes:
+def rejected_line(vendor: str, record: Record, rejection: Rejection) -> bytes:
+    """One line of the file, by the table above."""
+    line = {
+        "version": VERSION,
+        "vendor": vendor,
+        "row": rejection.row,
+        "code": rejection.code,
+        "field": rejection.field,
+        "reason": rejection.reason,
+        "event": _event_dict(record.event) if record.event else None,
+        "data": record.data,
+    }
     try:
-        return orjson.dumps(line, default=_readable, option=orjson.OPT_NON_STR_KEYS)
+        text = orjson.dumps(line, default=_readable, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:  # what orjson refuses (integers of more than 64 bits, lone surrogates) may be why it was rejected
-        return json.dumps(line, default=_readable, separators=(",", ":")).encode()
+        text = json.dumps(line, default=_readable, separators=(",", ":")).encode()
+    return text + b"\n"
 
 
 def _event_dict(event: Event) -> dict[str, Any]:
@@ -80,7 +116,7 @@ def _event_dict(event: Event) -> dict[str, Any]:
 
 def _readable(value: Any) -> Any:
     if isinstance(value, datetime):
-        return iso_utc(value)
+        return iso_utc(value) if value.tzinfo else value.isoformat()
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode("ascii")
     return str(value)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_events._compat import BaseHook, mask_secret
-from airflow_provider_events.events import DeliveryReport, Event, Receipt, Record
+from airflow_provider_events.events import DeliveryReport, Event, Receipt
 from airflow_provider_events.exceptions import (
     ConfigurationError,
     DeliveryError,
@@ -27,8 +26,10 @@ if TYPE_CHECKING:
     import httpx
 
     from airflow_provider_events._compat import Connection
-    from airflow_provider_events.delivery.job import Delivery
+    from airflow_provider_events.delivery.checkpoint import CheckpointStore
+    from airflow_provider_events.delivery.job import Codec, Delivery
     from airflow_provider_events.delivery.options import DeliveryOptions
+    from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.delivery.transport import Endpoint
     from airflow_provider_events.sources.mapping import EventMapping
 
@@ -159,57 +160,58 @@ class EventsHook(BaseHook):
         :param options: those of `DeliveryOptions`, and `rejected_path`.
         :raises DeliveryError: with the accounts so far as its `report`.
         """
-        from airflow_provider_events.sources.records import event_records
+        from airflow_provider_events.sources.records import EventRecords
 
-        return self.deliver_records(event_records(events, mapping), **options)
+        return self.deliver_source(EventRecords(events, mapping), **options)
 
-    def deliver_records(
+    def deliver_source(
         self,
-        records: Iterator[Sequence[Record]],
+        source: Source,
         *,
+        codec: Codec | None = None,
         rejected_path: str | None = None,
         rejected_name: str | None = None,
+        attempt: int = 1,
         sent_at: datetime | None = None,
+        fingerprint: str = "",
+        store: CheckpointStore | None = None,
         **options: Any,
     ) -> DeliveryReport:
         """Deliver the records of a source; see `deliver`.
 
+        :param codec: how a record travels. Default: as an event of the connection's vendor.
         :param rejected_path: URI or local path of a `.jsonl` file for rejected events, or of a folder for such files.
         :param rejected_name: name inside that folder. Default: connection and time.
+        :param attempt: number of the try, for the name of its rejected file.
         :param sent_at: the time of events that have none. Default: now.
+        :param fingerprint: of query, mapping and options; a checkpoint of another one is not continued.
+        :param store: keeps the checkpoint from try to try.
         """
-        from airflow_provider_events.delivery.job import Delivery
+        from airflow_provider_events.delivery.job import Delivery, Plan
         from airflow_provider_events.delivery.observer import LogObserver
         from airflow_provider_events.delivery.options import DeliveryOptions
+        from airflow_provider_events.delivery.sinks import RejectedSink
         from airflow_provider_events.delivery.transport import AiohttpTransport
-        from airflow_provider_events.hooks.rejected import open_rejected
+        from airflow_provider_events.hooks.rejected import rejected_file, writable
 
         wanted = DeliveryOptions(**options)
         limits, quota = self._limits(wanted)
         sent_at = sent_at or datetime.now(UTC)
         endpoint = self._endpoint(limits.max_in_flight)
-        with ExitStack() as stack:
-            sink = None
-            if rejected_path and not wanted.dry_run:
-                name = rejected_name or f"{self.conn_id}-{sent_at:%Y%m%dT%H%M%S.%f}.jsonl"
-                sink = stack.enter_context(open_rejected(rejected_path, name, self.conn_type))
-            self._delivery = Delivery(
-                self.vendor,
-                lambda: AiohttpTransport(endpoint),
-                vendor=self.conn_type,
-                options=wanted,
-                limits=limits,
-                requests_per_minute=quota,
-                sent_at=sent_at,
-                observer=LogObserver(log),
-                sink=sink,
-            )
-            if self._stopped:
-                self._delivery.stop()
-            try:
-                return self._delivery.run(records)
-            except DeliveryError as error:
-                raise self._named(error) from error.__cause__
+        sink = None
+        if rejected_path and not wanted.dry_run:
+            name = rejected_name or f"{self.conn_id}-{sent_at:%Y%m%dT%H%M%S.%f}.jsonl"
+            sink = RejectedSink(writable(rejected_file(rejected_path, name, attempt), "rejected_path"))
+        plan = Plan(self.conn_type, wanted, limits, quota, sent_at, fingerprint)
+        self._delivery = Delivery(
+            codec or self.vendor, lambda: AiohttpTransport(endpoint), plan, LogObserver(log), sink, store
+        )
+        if self._stopped:
+            self._delivery.stop()
+        try:
+            return self._delivery.run(source)
+        except DeliveryError as error:
+            raise self._named(error) from error.__cause__
 
     def stop(self) -> None:
         """Stop a running delivery from another thread or a signal handler; it then raises `DeliveryInterrupted`."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,8 @@ from airflow_provider_events.exceptions import DeliveryError, EventsError
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
-    from airflow_provider_events.delivery.options import MissingEntryPolicy
-    from airflow_provider_events.events import DeliveryReport, Record
+    from airflow_provider_events.delivery.options import MissingEntryPolicy, Ordering, SourceChangedPolicy
+    from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.hooks.base import EventsHook
 
 __all__ = ["DeliveryOperator", "failing_for_good", "run_time"]
@@ -25,7 +27,9 @@ class DeliveryOperator(BaseOperator):
     """Base of the operators that deliver many events. The connection's type decides the vendor.
 
     :param conn_id: connection of type embeddables, vibetrace, webengage or bloomreach (templated).
-    :param on_missing_entry: an event whose customer has no entry is rejected, skipped, or ends the delivery (`"fail"`).
+    :param on_missing_entry: an event whose customer has no entry is rejected, skipped, ends the delivery (`"fail"`), or
+        is held and tried again (`"wait"`) while the others go on.
+    :param missing_entry_timeout: seconds after which a held event is rejected.
     :param max_rejected: how many events (int) or what share of them (float below 1) may be rejected. Everything
         deliverable is delivered first; then the task fails without a retry.
     :param rejected_path: folder, or `.jsonl` file, for the rejected events: a local path or a URI of Airflow's object
@@ -33,6 +37,11 @@ class DeliveryOperator(BaseOperator):
     :param batch_size: events per request. Default: the connection's, else what the vendor takes.
     :param max_in_flight: requests waiting for an answer at once. Default: the connection's, else the vendor's.
     :param requests_per_minute: upper bound of the request rate. Default: the connection's, else the vendor's quota.
+    :param ordering: `"identity"`: the events of one identity never overtake each other.
+    :param on_source_changed: when a retry finds other rows than an earlier try settled: `"restart"` or `"fail"`.
+    :param resume_after_clear: go on from the checkpoint after a person's clear as well, not only in a retry.
+    :param checkpoint_path: folder for checkpoints before Airflow 3.3, which keeps them itself: a local path or a URI
+        (templated). Default: Airflow's `[events] checkpoint_path`, else none.
     :param dry_run: read, map, validate and encode, but send nothing.
     :raises ConfigurationError: at DAG parse, naming the option.
     """
@@ -42,23 +51,33 @@ class DeliveryOperator(BaseOperator):
         *,
         conn_id: str,
         on_missing_entry: MissingEntryPolicy = "reject",
+        missing_entry_timeout: float = 900,
         max_rejected: int | float = 0,
         rejected_path: str | None = None,
         batch_size: int | None = None,
         max_in_flight: int | None = None,
         requests_per_minute: float | None = None,
+        ordering: Ordering = "none",
+        on_source_changed: SourceChangedPolicy = "restart",
+        resume_after_clear: bool = False,
+        checkpoint_path: str | None = None,
         dry_run: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.conn_id = conn_id
         self.rejected_path = rejected_path
+        self.checkpoint_path = checkpoint_path
+        self.resume_after_clear = resume_after_clear
         self.delivery_options: dict[str, Any] = {
             "on_missing_entry": on_missing_entry,
+            "missing_entry_timeout": missing_entry_timeout,
             "max_rejected": max_rejected,
             "batch_size": batch_size,
             "max_in_flight": max_in_flight,
             "requests_per_minute": requests_per_minute,
+            "ordering": ordering,
+            "on_source_changed": on_source_changed,
             "dry_run": dry_run,
         }
         DeliveryOptions(**self.delivery_options)
@@ -67,28 +86,38 @@ class DeliveryOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver everything; returns the `DeliveryReport` as a dictionary, and pushes it after a failure as well."""
         from airflow_provider_events.hooks.base import EventsHook
+        from airflow_provider_events.operators.checkpoints import checkpoint_store
 
+        ti = context["ti"]
+        name = _task_name(ti)
         with failing_for_good():
             self._hook = hook = EventsHook.for_connection(self.conn_id)
+            store = checkpoint_store(
+                context, self.checkpoint_path or _configured("checkpoint_path"), name, self.resume_after_clear
+            )
             try:
-                report = hook.deliver_records(
-                    self.records(context),
-                    rejected_path=self.rejected_path or conf.get("events", "rejected_path", fallback="") or None,
-                    rejected_name=_rejected_name(context["ti"]),
+                report = hook.deliver_source(
+                    self.source(),
+                    rejected_path=self.rejected_path or _configured("rejected_path"),
+                    rejected_name=f"{name}/try_{ti.try_number}.jsonl",
+                    attempt=ti.try_number,
                     sent_at=run_time(context),
+                    fingerprint=self._fingerprint(),
+                    store=store,
                     **self.delivery_options,
                 )
             except DeliveryError as error:
-                if error.report is not None:
-                    self._summarise(error.report)
-                    if self.do_xcom_push:
-                        context["ti"].xcom_push(key="return_value", value=error.report.to_dict())
+                if error.report is not None and self.do_xcom_push:
+                    ti.xcom_push(key="return_value", value=error.report.to_dict())
                 raise
-        self._summarise(report)
         return report.to_dict()
 
-    def records(self, context: Context) -> Iterator[Sequence[Record]]:
+    def source(self) -> Source:
         """The records to deliver."""
+        raise NotImplementedError
+
+    def query(self) -> Any:
+        """What decides which rows the source gives and what becomes of them, as JSON-safe values."""
         raise NotImplementedError
 
     def on_kill(self) -> None:
@@ -96,23 +125,10 @@ class DeliveryOperator(BaseOperator):
         if self._hook is not None:
             self._hook.stop()
 
-    def _summarise(self, report: DeliveryReport) -> None:
-        self.log.info(
-            "%s: %d read = %d delivered + %d rejected + %d skipped + %d resumed + %d unsent; %d requests in %.1f s",
-            report.vendor,
-            report.read,
-            report.delivered,
-            report.rejected,
-            report.skipped,
-            report.resumed,
-            report.unsent,
-            report.requests,
-            report.seconds,
-        )
-        for reason, count in report.reasons.items():
-            self.log.warning("rejected %d x %s", count, reason)
-        if report.rejected_path:
-            self.log.info("rejected events are in %s", report.rejected_path)
+    def _fingerprint(self) -> str:
+        """Changes whenever the settled rows of an earlier try would not mean the same any more."""
+        decisive = [self.conn_id, self.query(), self.delivery_options["on_missing_entry"]]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @contextmanager
@@ -132,8 +148,12 @@ def run_time(context: Context) -> datetime | None:
     return getattr(dag_run, "start_date", None)
 
 
-def _rejected_name(ti: Any) -> str:
+def _configured(option: str) -> str | None:
+    return conf.get("events", option, fallback="") or None
+
+
+def _task_name(ti: Any) -> str:
     parts = [ti.dag_id, ti.run_id, ti.task_id]
     if ti.map_index is not None and ti.map_index >= 0:
         parts.append(str(ti.map_index))
-    return "/".join(re.sub(r"[^\w.\-]", "_", part) for part in parts) + f"/try_{ti.try_number}.jsonl"
+    return "/".join(re.sub(r"[^\w.\-]", "_", part) for part in parts)

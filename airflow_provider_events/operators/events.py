@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_events._compat import BaseOperator
 from airflow_provider_events.exceptions import ConfigurationError
 from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, run_time
+from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.values import kind
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
-    from airflow_provider_events.events import Event, Record
-    from airflow_provider_events.sources.mapping import EventMapping
+    from airflow_provider_events.delivery.resume import Source
+    from airflow_provider_events.events import Event
 
 __all__ = ["SendEventOperator", "SendEventsOperator"]
 
@@ -85,7 +86,7 @@ class SendEventsOperator(DeliveryOperator):
     For the other parameters see `DeliveryOperator`.
     """
 
-    template_fields: Sequence[str] = ("events", "conn_id", "rejected_path")
+    template_fields: Sequence[str] = ("events", "conn_id", "rejected_path", "checkpoint_path")
 
     def __init__(
         self,
@@ -96,11 +97,7 @@ class SendEventsOperator(DeliveryOperator):
     ) -> None:
         super().__init__(**kwargs)
         self._events: Any = events
-        if mapping is not None:
-            from airflow_provider_events.sources.mapping import EventMapping
-
-            mapping = EventMapping.of(mapping)
-        self.mapping = mapping
+        self.mapping = None if mapping is None else EventMapping.of(mapping)
 
     @property
     def events(self) -> Any:
@@ -111,11 +108,15 @@ class SendEventsOperator(DeliveryOperator):
     def events(self, value: Any) -> None:
         self._events = EventList(value) if isinstance(value, list | tuple) else value
 
-    def records(self, context: Context) -> Iterator[Sequence[Record]]:
+    def source(self) -> Source:
         """The events, or the mapped rows."""
-        from airflow_provider_events.sources.records import event_records
+        from airflow_provider_events.sources.records import EventRecords
 
-        return event_records(_listed(self._events), self.mapping)
+        return EventRecords(_listed(self._events), self.mapping)
+
+    def query(self) -> Any:
+        """The mapping; the events themselves are compared by their digest."""
+        return self.mapping and self.mapping.model_dump()
 
 
 class EventList(Sequence[Any]):

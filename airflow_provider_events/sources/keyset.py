@@ -125,8 +125,7 @@ class Keyset:
         sql = _escaped(self.sql) if read and self.parameters is None else self.sql
         marker = self.style.in_mapping if isinstance(parameters, dict) else self.style.in_sequence
         where = " AND ".join(
-            f"{ours(self._column)} {sign} {marker.format(name)}"
-            for sign, name in zip(compared, keys, strict=True)
+            f"{ours(self._column)} {sign} {marker.format(name)}" for sign, name in zip(compared, keys, strict=True)
         )
         # The line break ends a comment in the query's last line.
         text = f"{ours(select)} FROM (\n{sql}\n) q{' WHERE ' if where else ''}{where}{ours(tail)}"

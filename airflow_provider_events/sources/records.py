@@ -9,44 +9,86 @@ from typing import Any
 from airflow_provider_events.events import Event, Record
 from airflow_provider_events.exceptions import InvalidEvent, MappingError
 from airflow_provider_events.sources.mapping import EventMapping, RowMapper
-from airflow_provider_events.sources.sql import RowChunk
+from airflow_provider_events.sources.sql import SqlSource
 from airflow_provider_events.values import kind
 
-__all__ = ["event_records", "sql_records"]
+__all__ = ["EventRecords", "SqlRecords"]
 
 CHUNK_SIZE = 500
 
 
-def sql_records(chunks: Iterable[RowChunk], mapping: EventMapping, *, first_row: int = 1) -> Iterator[Sequence[Record]]:
-    """Records of a query's rows.
+class SqlRecords:
+    """The rows of a query as records.
 
-    :param first_row: number of the first row.
-    :raises MappingError: a column is not there, or times lack a zone; with the first chunk.
+    :param key_column: the column by which `source` reads, so that a later try can start behind a key.
     """
-    mapper: RowMapper | None = None
-    checked = False
-    row = first_row
-    for chunk in chunks:
-        mapper = mapper or mapping.bind(chunk.columns)
-        if chunk.rows and not checked:
-            mapper.check_times(chunk.rows)
-            checked = True
-        yield [_record(row + n, mapper, values, chunk.columns) for n, values in enumerate(chunk.rows)]
-        row += len(chunk.rows)
+
+    def __init__(self, source: SqlSource, mapping: EventMapping, key_column: str | None = None) -> None:
+        self._source = source
+        self._mapping = mapping
+        self._key_column = key_column
+        self._key_name = key_column
+
+    @property
+    def keyed(self) -> bool:
+        """Whether `records` can start behind a key."""
+        return self._key_column is not None
+
+    def key(self, record: Record) -> Any:
+        """The key of a row; None without a key column."""
+        return record.data.get(self._key_name) if self._key_name and record.data else None
+
+    def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
+        """All rows, or those behind the key `after`, numbered from `first_row`.
+
+        :raises MappingError: a column is not there, or times lack a zone; with the first chunk.
+        """
+        mapper: RowMapper | None = None
+        checked = False
+        row = first_row
+        for chunk in self._source.chunks(after=after):
+            if mapper is None:
+                mapper = self._mapping.bind(chunk.columns)
+                self._key_name = _spelled(self._key_column, chunk.columns)
+            if chunk.rows and not checked:
+                mapper.check_times(chunk.rows)
+                checked = True
+            yield [_record(row + n, mapper, values, chunk.columns) for n, values in enumerate(chunk.rows)]
+            row += len(chunk.rows)
 
 
-def event_records(
-    events: Iterable[Event | Mapping[str, Any]], mapping: EventMapping | Mapping[str, Any] | None = None
-) -> Iterator[Sequence[Record]]:
-    """Records of what is already in Python: a list, an XCom, a generator.
+class EventRecords:
+    """What is already in Python as records: a list, an XCom, a generator.
 
     :param events: events, or the dictionaries of their fields; with a mapping, rows as dictionaries.
     :raises MappingError: the first row lacks a column of the mapping, or its times lack a zone.
     """
-    numbered = enumerate(events, start=1)
-    mappers = _Mappers(EventMapping.of(mapping)) if mapping is not None else None
-    while chunk := list(islice(numbered, CHUNK_SIZE)):
-        yield [_event_record(n, value) if mappers is None else mappers.record(n, value) for n, value in chunk]
+
+    keyed = False
+
+    def __init__(
+        self,
+        events: Iterable[Event | Mapping[str, Any]],
+        mapping: EventMapping | Mapping[str, Any] | None = None,
+    ) -> None:
+        self._events = events
+        self._mapping = None if mapping is None else EventMapping.of(mapping)
+
+    def key(self, record: Record) -> None:
+        """None: there is no key column."""
+
+    def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
+        """All of them, in chunks of 500."""
+        numbered = enumerate(self._events, start=first_row)
+        mappers = _Mappers(self._mapping) if self._mapping else None
+        while chunk := list(islice(numbered, CHUNK_SIZE)):
+            yield [_event_record(n, value) if mappers is None else mappers.record(n, value) for n, value in chunk]
+
+
+def _spelled(column: str | None, columns: Sequence[str]) -> str | None:
+    """`column` as the query spells it; databases fold the case of names."""
+    folded = {name.lower(): name for name in columns}
+    return column if column is None or column in columns else folded.get(column.lower())
 
 
 def _event_record(row: int, value: Event | Mapping[str, Any]) -> Record:

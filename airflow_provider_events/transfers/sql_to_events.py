@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_events._compat import BaseHook
@@ -11,8 +11,7 @@ from airflow_provider_events.operators.delivery import DeliveryOperator
 from airflow_provider_events.sources.mapping import EventMapping
 
 if TYPE_CHECKING:
-    from airflow_provider_events._compat import Context
-    from airflow_provider_events.events import Record
+    from airflow_provider_events.delivery.resume import Source
 
 __all__ = ["SqlToEventsOperator"]
 
@@ -31,7 +30,7 @@ class SqlToEventsOperator(DeliveryOperator):
     For the other parameters see `DeliveryOperator`.
     """
 
-    template_fields: Sequence[str] = ("sql", "parameters", "sql_conn_id", "conn_id", "rejected_path")
+    template_fields: Sequence[str] = ("sql", "parameters", "sql_conn_id", "conn_id", "rejected_path", "checkpoint_path")
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json"}
 
@@ -54,11 +53,11 @@ class SqlToEventsOperator(DeliveryOperator):
         self.key_column = key_column
         self.sql_hook_params = sql_hook_params
 
-    def records(self, context: Context) -> Iterator[Sequence[Record]]:
+    def source(self) -> Source:
         """The rows as records."""
         from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-        from airflow_provider_events.sources.records import sql_records
+        from airflow_provider_events.sources.records import SqlRecords
         from airflow_provider_events.sources.sql import SqlSource
 
         hook = BaseHook.get_connection(self.sql_conn_id).get_hook(hook_params=dict(self.sql_hook_params or {}))
@@ -68,4 +67,8 @@ class SqlToEventsOperator(DeliveryOperator):
             )
         source = SqlSource(hook, self.sql, self.parameters, key_column=self.key_column)
         self.log.info("reading by %s", source.strategy)
-        return sql_records(source.chunks(), self.mapping)
+        return SqlRecords(source, self.mapping, self.key_column)
+
+    def query(self) -> Any:
+        """Query, parameters, key and mapping."""
+        return [self.sql_conn_id, self.sql, self.parameters, self.key_column, self.mapping.model_dump()]

@@ -13,6 +13,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote, urlsplit
@@ -21,9 +22,9 @@ import orjson
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Encoded, Outcome, Page, Request, Verdict
 
-__all__ = ["ConnectionValues", "ExtraField", "StandardField", "Vendor", "registry"]
+__all__ = ["ConnectionValues", "ExtraField", "Listing", "StandardField", "Vendor", "registry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,20 @@ COMMON_EXTRAS = (
 )
 
 
+class Listing(ABC):
+    """Pages of entries, the latest update first."""
+
+    window: timedelta
+
+    @abstractmethod
+    def request(self, limit: int, after: datetime, before: datetime | None) -> Request:
+        """At most `limit` entries updated after one time and before another."""
+
+    @abstractmethod
+    def read(self, answer: Answer) -> Outcome | Page:
+        """Which of the searched identities are on a page."""
+
+
 class Vendor(ABC):
     """A vendor, configured by one connection.
 
@@ -184,6 +199,30 @@ class Vendor(ABC):
     @abstractmethod
     def read_probe(self, answer: Answer) -> Outcome:
         """DELIVERED when the probe shows that the connection works."""
+
+    # -- what a vendor says that documents look-ups --------------------------------------------------------------------
+
+    def lookup(self, identity: Mapping[str, str | int]) -> Request | None:
+        """A new read-only request that asks whether one entry exists; None where only a `listing` can tell.
+
+        :raises InvalidEvent: entries cannot be looked up by such an identity.
+        :raises ConfigurationError: the vendor documents no look-up, or the connection allows none.
+        """
+        raise ConfigurationError(f"{self.label} documents no way to look an entry up")
+
+    def read_lookup(self, answer: Answer) -> Outcome:
+        """FOUND, MISSING on the vendor's own words alone, or why there is no telling. A profile is not kept."""
+        return by_status(answer)
+
+    def listing(self, identities: Sequence[Mapping[str, str | int]]) -> Listing | None:
+        """Pages of entries in which `identities` are searched; needed where `lookup` gives None."""
+        return None
+
+    def lookup_quota(self) -> float | None:
+        """Published look-ups per minute; None: no published limit."""
+        return None
+
+    # -- settings ----------------------------------------------------------------------------------------------------
 
     def quota(self, batch_size: int) -> float | None:
         """Published requests per minute when sending `batch_size` events per request; None: no published limit."""
@@ -258,6 +297,11 @@ def dumps(value: Any, field_name: str = "event") -> bytes:
 def segment(text: str) -> str:
     """`text` percent-encoded as one segment of a path; `~` stays, as RFC 3986 leaves it unreserved."""
     return quote(text, safe="~")
+
+
+def found() -> Outcome:
+    """The entry exists."""
+    return Outcome(Verdict.FOUND)
 
 
 def delivered(reference: str | None = None) -> Outcome:

@@ -1,12 +1,13 @@
 """Runs the demo's DAG in real Airflow, in a process of its own; the parent reads the outcome from a file.
 
-    python -m example_dags.demo_support.in_airflow OUTCOME.json
+python -m example_dags.demo_support.in_airflow OUTCOME.json
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,10 @@ def main(outcome_path: str) -> None:
 
 def _dag() -> Any:
     try:
-        from airflow.dag_processing.dagbag import DagBag
+        dagbag = import_module("airflow.dag_processing.dagbag")
     except ImportError:  # Airflow before 3.2
-        from airflow.models.dagbag import DagBag
-    bag = DagBag(dag_folder=str(DAG_FILE))
+        dagbag = import_module("airflow.models.dagbag")
+    bag = dagbag.DagBag(dag_folder=str(DAG_FILE))
     if bag.import_errors:
         raise SystemExit("\n".join(bag.import_errors.values()))
     return bag.dags[DAG_ID]

@@ -29,7 +29,20 @@ SCHEMA = """
     );
 """
 
-NAMES = ("ada", "alan", "annie", "barbara", "edsger", "grace", "hedy", "ioana", "joan", "katherine", "margaret", "mihai")
+NAMES = (
+    "ada",
+    "alan",
+    "annie",
+    "barbara",
+    "edsger",
+    "grace",
+    "hedy",
+    "ioana",
+    "joan",
+    "katherine",
+    "margaret",
+    "mihai",
+)
 COUNTRIES = ("AT", "BG", "DE", "HU", "RO")
 CURRENCIES = ("EUR", "EUR", "EUR", "RON")
 STATUSES = ("order_placed", "order_paid", "order_shipped", "order_delivered")
@@ -58,10 +71,10 @@ class Order(NamedTuple):
 
 
 def fill_shop(path: Path, orders: int) -> None:
-    """Make the database anew, with so many orders by a third as many customers."""
+    """Make the database anew, with so many orders and a third as many customers, or 60."""
     path.unlink(missing_ok=True)
     random = Random(2026)
-    customers = [_customer(random, number) for number in range(1, max(orders // 3, 10) + 1)]
+    customers = [_customer(random, number) for number in range(1, max(orders // 3, 60) + 1)]
     with closing(sqlite3.connect(path)) as database, database:
         database.executescript(SCHEMA)
         database.executemany("INSERT INTO customers VALUES (?, ?, ?, ?, ?)", customers)
@@ -90,8 +103,8 @@ def known_emails(path: Path) -> list[str]:
 
 
 def _customer(random: Random, number: int) -> tuple[Any, ...]:
-    email = None if number % 40 == 7 else f"{random.choice(NAMES)}.{number}@example.com"
-    filled_in_form = number % 25 != 3
+    email = None if number % 60 == 7 else f"{random.choice(NAMES)}.{number}@example.com"
+    filled_in_form = number % 30 != 3
     signed_up = OPENING - timedelta(minutes=random.randrange(500_000))
     return number, email, random.choice(COUNTRIES), signed_up.isoformat(" "), int(filled_in_form)
 

@@ -17,14 +17,15 @@ from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
-from airflow_provider_events.delivery.engine import Engine, Item, Limits, Prepared
-from airflow_provider_events.delivery.job import Codec, Delivery
+from airflow_provider_events.delivery.engine import Engine, Limits
+from airflow_provider_events.delivery.job import Delivery, prepare
 from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.observer import Counters
 from airflow_provider_events.delivery.options import DeliveryOptions, MissingEntryPolicy
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
 from airflow_provider_events.delivery.transport import AiohttpTransport, Endpoint
 from airflow_provider_events.events import DeliveryReport, Event, Record, Rejection
+from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
 from tests.conftest import CUSTOMERS, IDENTITY_KEYS
@@ -95,23 +96,32 @@ class Silent:
         self.shown.append(request)
 
 
-@dataclass
 class KeptSink:
-    """A rejected sink in memory."""
+    """A rejected sink in memory; full after `room` rejections."""
 
-    uri: str = "memory"
-    rejections: list[Rejection] = field(default_factory=list)
+    uri = "memory"
+
+    def __init__(self, room: int = 1_000_000) -> None:
+        self.rejections: list[Rejection] = []
+        self._room = room
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows rejected, in ascending order."""
+        return sorted(rejection.row for rejection in self.rejections)
 
     def write(self, record: Record, rejection: Rejection) -> None:
         """See `RejectedSink.write`."""
+        if len(self.rejections) == self._room:
+            raise OSError(28, "No space left on device")
         self.rejections.append(rejection)
 
 
 def vendor_at(sandbox: Any, name: str, **changes: Any) -> Vendor:
     """A vendor as the sandbox's connection configures it; `changes` replace fields of the connection."""
     given = {**sandbox.connection(name), **changes}
-    given.pop("conn_type")
-    return registry()[name](ConnectionValues(f"{name}_default", **given))
+    known = {key: given.get(key) for key in ("host", "login", "password")}
+    return registry()[name](ConnectionValues(f"{name}_default", **known, extra=given["extra"]))
 
 
 def delivery(vendor: Vendor, *, timeout_seconds: float = 5.0, verify: bool | str = True, **changes: Any) -> Delivery:
@@ -288,19 +298,21 @@ class FakeTransport:
         """Nothing to close."""
 
 
-def items(count: int, size_bytes: int = 0) -> list[Prepared]:
-    """Events for `PlainWire`, numbered from 1; their bodies padded to a size."""
+def rows(count: int, size_bytes: int = 0) -> list[Record]:
+    """Events for `PlainWire`: their ids count from 1, padded with zeros to a size."""
     numbers = (str(n).zfill(size_bytes) for n in range(1, count + 1))
-    return [
-        Item(Encoded(number.encode(), number), Record(row, Event("e", {"id": row}, id=number)))
-        for row, number in enumerate(numbers, start=1)
-    ]
+    return [Record(row, Event("e", {"id": row}, id=number)) for row, number in enumerate(numbers, start=1)]
 
 
-def chunked(rows: Sequence[Prepared], size: int = 100) -> Iterator[list[Prepared]]:
-    """Rows as a source gives them."""
-    for at in range(0, len(rows), size):
-        yield list(rows[at : at + size])
+def faulty(count: int, first: int = 1) -> list[Record]:
+    """Rows that are no events."""
+    return [Record(row, None, None, InvalidEvent("name", "missing")) for row in range(first, first + count)]
+
+
+def chunked(source: Sequence[Record], size: int = 100) -> Iterator[list[Record]]:
+    """Records as a source gives them."""
+    for at in range(0, len(source), size):
+        yield list(source[at : at + size])
 
 
 @dataclass
@@ -322,7 +334,7 @@ class Run:
         self.ledger = Ledger("plain", self.sink)
         self.engine: Engine
 
-    async def through(self, chunks: Iterator[Sequence[Prepared]]) -> DeliveryReport:
+    async def through(self, source: Iterator[Sequence[Record]]) -> DeliveryReport:
         """Deliver; the accounts."""
         self.engine = Engine(
             self.wire,
@@ -334,10 +346,5 @@ class Run:
             on_missing_entry=self.on_missing_entry,
             observer=Silent(),
         )
-        await self.engine.run(chunks)
+        await self.engine.run(prepare(source, self.wire, SENT_AT))
         return self.ledger.report()
-
-
-def codec_of(wire: PlainWire) -> Codec:
-    """`wire`, checked to be one."""
-    return wire

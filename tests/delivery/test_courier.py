@@ -13,7 +13,7 @@ from airflow_provider_events.delivery.pacing import Pacer, Patience, RetryPolicy
 from airflow_provider_events.delivery.transport import TransportError
 from airflow_provider_events.exceptions import CredentialsRefused, DeliveryError, RateLimited, VendorUnavailable
 from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
-from tests.delivery.harness import FakeTransport, PlainWire, Run, chunked, items, said, simulate
+from tests.delivery.harness import FakeTransport, PlainWire, Run, chunked, rows, said, simulate
 
 OK = said(200, "delivered")
 LATER = said(503, "retry")
@@ -106,7 +106,7 @@ def test_a_429_pauses_all_who_use_the_quota() -> None:
 
     refusals = [False, False, False, True]  # of the first four, sent together, one is answered with 429
     run = Run(answer, batch_size=1, max_in_flight=4)
-    report = simulate(run.through(chunked(items(40))))
+    report = simulate(run.through(chunked(rows(40))))
     times = [at for at, _ in run.transport.sent]
     assert report.delivered == 40
     assert not [at for at in times if 0.5 < at < 40.5]
@@ -162,7 +162,10 @@ def test_the_default_budget_outlasts_the_one_minute_window_of_a_quota() -> None:
 
 @pytest.mark.parametrize(
     ("final", "words"),
-    [(said(401, "refused"), "the reason"), (TransportError("the certificate is not trusted", final=True), "not trusted")],
+    [
+        (said(401, "refused"), "the reason"),
+        (TransportError("not trusted", final=True), "not trusted"),
+    ],
 )
 def test_a_refusal_of_the_credentials_ends_it_at_once(final: Answer | TransportError, words: str) -> None:
     carried = Carried([final])
@@ -203,9 +206,7 @@ def test_a_stop_does_not_abandon_an_answer_under_way() -> None:
         stopping, wire = asyncio.Event(), PlainWire()
         courier = Courier(FakeTransport(answers(OK)), Pacer(None), RetryPolicy(), stopping, Counters())
         asyncio.get_running_loop().call_later(0.05, stopping.set)
-        _, reading = await courier.carry(
-            Request("POST", "/"), lambda answer: wire.read(answer, 1), courier.patience()
-        )
+        _, reading = await courier.carry(Request("POST", "/"), lambda answer: wire.read(answer, 1), courier.patience())
         assert isinstance(reading, Outcome)
         return reading.verdict
 

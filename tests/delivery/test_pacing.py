@@ -6,6 +6,7 @@ import asyncio
 import time
 from bisect import bisect_left
 from email.utils import formatdate
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ from airflow_provider_events.delivery.pacing import (
     sleep_unless,
 )
 from airflow_provider_events.exchange import Answer, Request
-from tests.delivery.harness import Run, chunked, items, said, simulate
+from tests.delivery.harness import Run, chunked, rows, said, simulate
 
 MINUTE = 60.0
 
@@ -46,7 +47,8 @@ def test_a_quota_is_used_and_never_broken_over_ten_minutes(
         return said(200, "delivered")
 
     run = Run(answer, batch_size=1, max_in_flight=max_in_flight, requests_per_minute=quota)
-    simulate(run.through(chunked(items(10 * quota), 1000)))
+    chunk = rows(quota)
+    simulate(run.through(chunk for _ in range(10)))
     times = [at for at, _ in run.transport.sent]
     assert sum(at < 10 * MINUTE for at in times) >= 0.98 * 10 * quota
     assert busiest_minute(times) <= quota
@@ -81,7 +83,7 @@ def test_turns_that_nobody_took_are_not_made_up_for() -> None:
         return times
 
     times = simulate(main())
-    assert all(later - earlier >= 1.0 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= 1.0 for earlier, later in pairwise(times))
 
 
 def test_without_a_quota_nothing_waits() -> None:
@@ -99,10 +101,10 @@ def test_retries_take_turns_too() -> None:
         return said(503, "retry") if len(run.transport.sent) % 3 else said(200, "delivered")
 
     run = Run(answer, batch_size=1, requests_per_minute=600, policy=RetryPolicy(base_seconds=0.001))
-    simulate(run.through(chunked(items(200))))
+    simulate(run.through(chunked(rows(200))))
     times = [at for at, _ in run.transport.sent]
     assert len(times) > 500
-    assert all(later - earlier > 0.1 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier > 0.1 for earlier, later in pairwise(times))
 
 
 # -- pauses --------------------------------------------------------------------------------------------------------

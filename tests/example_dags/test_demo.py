@@ -37,12 +37,21 @@ MAPPING = {
 def test_the_demo_adds_up_and_can_be_repeated(tmp_path: Path) -> None:
     elsewhere = {**os.environ, "AIRFLOW_HOME": str(tmp_path / "mine"), "AIRFLOW__CORE__DAGS_FOLDER": "/nowhere"}
     for orders in (200, 60):
-        command = [sys.executable, "-m", "example_dags.run_demo", "--orders", str(orders), "--home", str(tmp_path / "demo")]
+        command = [
+            sys.executable,
+            "-m",
+            "example_dags.run_demo",
+            "--orders",
+            str(orders),
+            "--home",
+            str(tmp_path / "demo"),
+        ]
         ended = subprocess.run(command, cwd=CHECKOUT, env=elsewhere, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert "OK Every order" in ended.stdout
         assert ended.stderr == ""
-        assert not {"Traceback", "Warning", "…ed "} & set(ended.stdout.split())
+        assert "Traceback" not in ended.stdout
+        assert "Warning" not in ended.stdout
         for vendor in run_demo.VENDORS:
             assert f"  {vendor}: " in ended.stdout
         assert "no file" not in ended.stdout
@@ -65,10 +74,10 @@ def test_the_shop_is_the_same_every_time_and_has_bad_orders(tmp_path: Path) -> N
 
 @pytest.fixture
 def delivered(events_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
-    """The arguments of a check that finds nothing: 40 orders, delivered to Bloomreach."""
+    """The arguments of a check that finds nothing: 50 orders, delivered to Bloomreach."""
     from airflow_provider_events.hooks.bloomreach import BloomreachHook
 
-    fill_shop(tmp_path / "shop.db", 40)
+    fill_shop(tmp_path / "shop.db", 50)
     orders = read_orders(tmp_path / "shop.db")
     monkeypatch.setenv("AIRFLOW_CONN_BLOOMREACH_DEFAULT", json.dumps(events_sandbox.connection("bloomreach")))
     report = BloomreachHook().deliver(

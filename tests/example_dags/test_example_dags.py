@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import pytest
 
 from airflow_provider_events.sandbox import Sandbox
 from example_dags.demo_support.shop import fill_shop, known_emails, read_orders
+from tests.example_dags.conftest import FOLDER, RunExample, load
 from tests.servers import Database, databases
 
 pytestmark = pytest.mark.airflow
 
-FOLDER = Path(__file__).parents[2] / "example_dags"
 FILES = {
     "embeddables_events": "embeddables_events.py",
     "vibetrace_events": "vibetrace_events.py",
@@ -28,16 +29,7 @@ FILES = {
     "hourly_event_sync": "hourly_event_sync.py",
     "events_demo": "demo.py",
 }
-ORDERS = 60
-
-
-def load(path: Path) -> Any:
-    """The DAGs of a file or a folder, as Airflow loads them."""
-    try:
-        from airflow.dag_processing.dagbag import DagBag
-    except ImportError:
-        from airflow.models.dagbag import DagBag
-    return DagBag(dag_folder=str(path))
+ORDERS = 200
 
 
 @pytest.fixture
@@ -68,6 +60,7 @@ def shop(events_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     return path
 
 
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # Airflow's own, about .airflowignore
 @pytest.mark.usefixtures("no_connections")
 def test_the_folder_holds_these_dags_and_nothing_that_fails(airflow_database: None) -> None:
     bag = load(FOLDER)
@@ -78,10 +71,8 @@ def test_the_folder_holds_these_dags_and_nothing_that_fails(airflow_database: No
 @pytest.mark.usefixtures("no_connections")
 @pytest.mark.parametrize("dag_id", FILES)
 def test_each_dag_serializes(dag_id: str, airflow_database: None) -> None:
-    from airflow.serialization import serialized_objects
-
-    # Airflow 3.2 gave the class another name.
-    serialization: Any = getattr(serialized_objects, "DagSerialization", None) or serialized_objects.SerializedDAG
+    module = import_module("airflow.serialization.serialized_objects")
+    serialization = getattr(module, "DagSerialization", None) or module.SerializedDAG  # Airflow before 3.2
     dag = load(FOLDER / FILES[dag_id]).dags[dag_id]
     again = serialization.from_dict(json.loads(json.dumps(serialization.to_dict(dag))))
     assert set(again.task_dict) == set(dag.task_dict)
@@ -95,14 +86,13 @@ def test_each_dag_explains_itself(dag_id: str, airflow_database: None) -> None:
     assert "events" in dag.tags
 
 
-def run_example(dag_id: str, run_dag: Any, **arguments: Any) -> Any:
-    result = run_dag((FOLDER / FILES[dag_id]).read_text(), dag_id, **arguments)
-    assert set(result.states.values()) == {"success"}, result.states
-    return result
+def source(dag_id: str) -> str:
+    """The text of an example's file."""
+    return (FOLDER / FILES[dag_id]).read_text()
 
 
-def test_embeddables_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) -> None:
-    result = run_example("embeddables_events", run_dag)
+def test_embeddables_example(shop: Path, events_sandbox: Sandbox, run_example: RunExample) -> None:
+    result = run_example("embeddables_events", source("embeddables_events"))
 
     arrived = Counter(event.wire["custom_event_name"] for event in events_sandbox.events("embeddables"))
     assert arrived["consultation_booked"] == 1
@@ -115,8 +105,8 @@ def test_embeddables_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) 
     assert not events_sandbox.violations("embeddables")
 
 
-def test_vibetrace_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) -> None:
-    result = run_example("vibetrace_events", run_dag)
+def test_vibetrace_example(shop: Path, events_sandbox: Sandbox, run_example: RunExample) -> None:
+    result = run_example("vibetrace_events", source("vibetrace_events"))
 
     events = [event.wire["event"] for event in events_sandbox.events("vibetrace")]
     assert [event for event in events if "generic" in event] == [
@@ -127,8 +117,8 @@ def test_vibetrace_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) ->
     assert len(orders) == result.returned["send_orders"]["delivered"] > 0
 
 
-def test_webengage_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) -> None:
-    result = run_example("webengage_events", run_dag)
+def test_webengage_example(shop: Path, events_sandbox: Sandbox, run_example: RunExample) -> None:
+    result = run_example("webengage_events", source("webengage_events"))
 
     arrived = Counter(event.wire["eventName"] for event in events_sandbox.events("webengage"))
     customers = result.returned["send_sign_ups"]["read"]
@@ -139,8 +129,8 @@ def test_webengage_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) ->
     assert not events_sandbox.violations("webengage")
 
 
-def test_bloomreach_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) -> None:
-    result = run_example("bloomreach_events", run_dag)
+def test_bloomreach_example(shop: Path, events_sandbox: Sandbox, run_example: RunExample) -> None:
+    result = run_example("bloomreach_events", source("bloomreach_events"))
 
     arrived = Counter(event.wire["event_type"] for event in events_sandbox.events("bloomreach"))
     delivered = result.returned["send_purchases"]["delivered"]
@@ -149,10 +139,10 @@ def test_bloomreach_example(shop: Path, events_sandbox: Sandbox, run_dag: Any) -
 
 
 def test_a_second_run_doubles_nothing_where_the_vendor_deduplicates(
-    shop: Path, events_sandbox: Sandbox, run_dag: Any
+    shop: Path, events_sandbox: Sandbox, run_example: RunExample
 ) -> None:
-    first = run_example("bloomreach_events", run_dag).returned["send_purchases"]["delivered"]
-    run_example("bloomreach_events", run_dag)
+    first = run_example("bloomreach_events", source("bloomreach_events")).returned["send_purchases"]["delivered"]
+    run_example("bloomreach_events", source("bloomreach_events"))
     arrived = Counter(event.wire["event_type"] for event in events_sandbox.events("bloomreach"))
     assert arrived["purchase"] == first
 
@@ -163,9 +153,10 @@ MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 UPDATES = [MIDNIGHT + timedelta(minutes=20 * n) for n in range(-1, 8)]  # from 23:40 to 02:20, on the full hours too
 
 
-def sync_hour(source: str, run_dag: Any, hour: int) -> Any:
+def sync_hour(text: str, run_example: RunExample, hour: int) -> Any:
     """A run of the hour that starts at `hour` o'clock: one that is started by hand takes the last whole hour."""
-    return run_dag(source, "hourly_event_sync", logical_date=MIDNIGHT + timedelta(hours=hour + 1))
+    ended = run_example("hourly_event_sync", text, logical_date=MIDNIGHT + timedelta(hours=hour + 1))
+    return ended.returned["send_orders"]["delivered"]
 
 
 def hours_of(sandbox: Sandbox) -> Counter[int]:
@@ -174,15 +165,15 @@ def hours_of(sandbox: Sandbox) -> Counter[int]:
     return Counter((moment - MIDNIGHT) // timedelta(hours=1) for moment in times)
 
 
-def check_hours(source: str, sandbox: Sandbox, run_dag: Any) -> None:
-    assert sync_hour(source, run_dag, 0).returned["send_orders"]["delivered"] == 3
+def check_hours(text: str, sandbox: Sandbox, run_example: RunExample) -> None:
+    assert sync_hour(text, run_example, 0) == 3
     assert hours_of(sandbox) == {0: 3}
-    assert sync_hour(source, run_dag, 1).returned["send_orders"]["delivered"] == 3
+    assert sync_hour(text, run_example, 1) == 3
     assert hours_of(sandbox) == {0: 3, 1: 3}
 
 
 def test_hourly_sync_sends_each_row_in_exactly_one_run(
-    events_sandbox: Sandbox, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_dag: Any
+    events_sandbox: Sandbox, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_example: RunExample
 ) -> None:
     warehouse = tmp_path / "warehouse.db"
     with closing(sqlite3.connect(warehouse)) as database, database:
@@ -193,8 +184,8 @@ def test_hourly_sync_sends_each_row_in_exactly_one_run(
         )
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(warehouse)}))
     monkeypatch.setenv("AIRFLOW_VAR_REJECTED_EVENTS", str(tmp_path / "rejected"))
-    source = (FOLDER / "hourly_event_sync.py").read_text()
-    check_hours(source.replace("%(start)s", ":start").replace("%(end)s", ":end"), events_sandbox, run_dag)
+    text = source("hourly_event_sync").replace("%(start)s", ":start").replace("%(end)s", ":end")
+    check_hours(text, events_sandbox, run_example)
 
 
 @databases("psycopg2", "psycopg")
@@ -204,16 +195,18 @@ def test_hourly_sync_on_postgresql(
     shop: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    run_dag: Any,
+    run_example: RunExample,
 ) -> None:
-    times = ", ".join(f"({n}, {n}, 'order_paid', '{moment.isoformat()}', 10.5, 'EUR')" for n, moment in enumerate(UPDATES))
+    times = ", ".join(
+        f"({n}, {n}, 'order_paid', '{moment.isoformat()}', 10.5, 'EUR')" for n, moment in enumerate(UPDATES)
+    )
     database.run(
         "CREATE TABLE orders (order_id int, customer_id int, status text, updated_at timestamptz, total numeric, "
         "currency text)",
         f"INSERT INTO orders VALUES {times}",
     )
     monkeypatch.setenv("AIRFLOW_VAR_REJECTED_EVENTS", str(tmp_path / "rejected"))
-    check_hours((FOLDER / "hourly_event_sync.py").read_text(), events_sandbox, run_dag)
+    check_hours(source("hourly_event_sync"), events_sandbox, run_example)
 
 
 def test_hourly_sync_is_set_up_for_catching_up(airflow_database: None) -> None:

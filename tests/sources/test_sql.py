@@ -111,9 +111,7 @@ def test_parameters_are_bound_in_the_drivers_own_style(shop: Database, key_colum
 
 @pytest.mark.parametrize("key_column", [None, "id"])
 @pytest.mark.parametrize("parameters", [None, [], {}])
-def test_percent_signs_need_no_care_without_parameters(
-    shop: Database, key_column: str | None, parameters: Any
-) -> None:
+def test_percent_signs_need_no_care_without_parameters(shop: Database, key_column: str | None, parameters: Any) -> None:
     sql = "SELECT id, title, '100 %s % (x)' AS share FROM orders WHERE title LIKE 'order 1%' ORDER BY id"
 
     rows = read(SqlSource(shop.hook, sql, parameters, key_column=key_column, chunk_size=2))
@@ -123,9 +121,7 @@ def test_percent_signs_need_no_care_without_parameters(
 
 def test_percent_signs_beside_parameters_follow_the_driver(shop: Database) -> None:
     percent = "%" if shop.driver == "sqlite" else "%%"
-    sql = shop.positional(
-        f"SELECT id FROM orders WHERE title LIKE 'order 1{percent}' AND id > %s ORDER BY id"
-    )
+    sql = shop.positional(f"SELECT id FROM orders WHERE title LIKE 'order 1{percent}' AND id > %s ORDER BY id")
 
     rows = read(SqlSource(shop.hook, sql, (1,), key_column="id", chunk_size=1))
 
@@ -191,9 +187,7 @@ def test_an_unknown_key_is_refused_with_the_columns_there_are(shop: Database, co
     ],
 )
 @databases("psycopg2", "psycopg")
-def test_an_ambiguous_key_is_refused(
-    shop: Database, columns: str, key_column: str, value: int | None
-) -> None:
+def test_an_ambiguous_key_is_refused(shop: Database, columns: str, key_column: str, value: int | None) -> None:
     chunks = SqlSource(shop.hook, f"SELECT {columns} FROM orders", key_column=key_column).chunks()
 
     if value is None:
@@ -215,9 +209,7 @@ def test_a_null_key_is_refused_before_the_first_chunk(database: Database, chunk_
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("keys", [[1, 1], [1, 2, 2, 3], [1, 2, 3, 3], [1, 2, 3, 4, 4]])
 @databases("sqlite", "psycopg", "mysqlclient")
-def test_a_repeated_key_is_refused_wherever_a_page_ends(
-    database: Database, keys: list[int], chunk_size: int
-) -> None:
+def test_a_repeated_key_is_refused_wherever_a_page_ends(database: Database, keys: list[int], chunk_size: int) -> None:
     database.run("CREATE TABLE t (k INT)", f"INSERT INTO t VALUES {', '.join(f'({key})' for key in keys)}")
     chunks = SqlSource(database.hook, "SELECT k FROM t", key_column="k", chunk_size=chunk_size).chunks()
     seen: list[int] = []

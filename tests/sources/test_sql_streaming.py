@@ -69,9 +69,7 @@ def test_memory_does_not_grow_with_the_rows(database: Database, key_column: str 
     peaks = []
     for rows in (few, few, many):
         database.run("DROP TABLE IF EXISTS t", f"CREATE TABLE t AS {series(database, rows)}")
-        peaks.append(
-            python_peak(SqlSource(database.hook, "SELECT * FROM t", key_column=key_column, chunk_size=100))
-        )
+        peaks.append(python_peak(SqlSource(database.hook, "SELECT * FROM t", key_column=key_column, chunk_size=100)))
 
     assert peaks[2] < peaks[1] + 200_000, "4,000 rows of 500 bytes would be 2 MB"
 
@@ -106,8 +104,7 @@ def test_mariadb_is_still_sending_after_the_first_chunk(database: Database) -> N
 
     next(chunks)
     states = database.hook.get_records(
-        "SELECT state FROM information_schema.processlist "
-        "WHERE info LIKE '%seq_1_to_10000000' AND command = 'Query'"
+        "SELECT state FROM information_schema.processlist WHERE info LIKE '%seq_1_to_10000000' AND command = 'Query'"
     )
     chunks.close()
 
@@ -117,9 +114,7 @@ def test_mariadb_is_still_sending_after_the_first_chunk(database: Database) -> N
 @pytest.mark.parametrize("key_column", [None, "id"])
 @databases("psycopg2", "psycopg", "mysqlclient", "mysql-connector-python")
 def test_an_early_close_releases_the_connection_at_once(database: Database, key_column: str | None) -> None:
-    chunks = SqlSource(
-        database.hook, series(database, 3_000_000), key_column=key_column, chunk_size=10
-    ).chunks()
+    chunks = SqlSource(database.hook, series(database, 3_000_000), key_column=key_column, chunk_size=10).chunks()
     if key_column:
         database.run("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1), (2), (3)")
         chunks = SqlSource(database.hook, "SELECT id FROM t", key_column=key_column, chunk_size=1).chunks()
@@ -128,6 +123,23 @@ def test_an_early_close_releases_the_connection_at_once(database: Database, key_
     chunks.close()
 
     wait_until_closed(database)
+
+
+@databases("mysqlclient", "mysql-connector-python")
+def test_an_early_close_does_not_transfer_the_rest(database: Database) -> None:
+    """Which a polite `cursor.close()` does: a task that was told to stop would read on, for minutes."""
+
+    def bytes_sent() -> int:
+        [(_, count)] = database.hook.get_records("SHOW GLOBAL STATUS LIKE 'Bytes_sent'")
+        return int(count)
+
+    before = bytes_sent()
+    chunks = SqlSource(database.hook, series(database, 200_000), chunk_size=10).chunks()
+    next(chunks)
+    chunks.close()
+    wait_until_closed(database)
+
+    assert bytes_sent() - before < 50_000_000, "200,000 rows of 500 bytes are 100 MB"
 
 
 @pytest.mark.parametrize("key_column", [None, "id"])
@@ -187,9 +199,7 @@ def test_everything_happens_in_the_reading_thread(database: Database) -> None:
     source = SqlSource(database.hook, series(database, 100), chunk_size=10)
     seen: list[Any] = []
 
-    reader = threading.Thread(
-        target=lambda: seen.extend(row for chunk in source.chunks() for row in chunk.rows)
-    )
+    reader = threading.Thread(target=lambda: seen.extend(row for chunk in source.chunks() for row in chunk.rows))
     reader.start()
     reader.join()
 

@@ -46,9 +46,7 @@ def only_value(database: Database, expression: str, key_column: str | None) -> A
     ],
 )
 @databases("psycopg2", "psycopg")
-def test_postgresql_values(
-    database: Database, expression: str, expected: object, key_column: str | None
-) -> None:
+def test_postgresql_values(database: Database, expression: str, expected: object, key_column: str | None) -> None:
     value = only_value(database, expression, key_column)
 
     assert (value, type(value)) == (expected, type(expected))
@@ -113,9 +111,7 @@ def test_keys_of_every_type(database: Database, column_type: str, literals: list
     ],
 )
 @databases("mysqlclient", "mysql-connector-python")
-def test_mariadb_values(
-    database: Database, expression: str, expected: object, key_column: str | None
-) -> None:
+def test_mariadb_values(database: Database, expression: str, expected: object, key_column: str | None) -> None:
     value = only_value(database, expression, key_column)
 
     assert (value, type(value)) == (expected, type(expected))
@@ -135,9 +131,7 @@ def test_sqlite_values(database: Database, expression: str, expected: object, ke
 
 @pytest.mark.parametrize("key_column", [None, "k"])
 @databases("psycopg2", "psycopg", "mysqlclient")
-def test_rows_are_tuples_whatever_cursor_the_connection_asks_for(
-    database: Database, key_column: str | None
-) -> None:
+def test_rows_are_tuples_whatever_cursor_the_connection_asks_for(database: Database, key_column: str | None) -> None:
     cursors = {
         "psycopg2": ["dictcursor", "realdictcursor", "namedtuplecursor"],
         "psycopg": ["dictcursor", "namedtuplecursor"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -63,6 +63,29 @@ def sent(chosen: Vendor, *events: Event) -> Request:
     return chosen.request([chosen.encode(event) for event in events])
 
 
+VIBETRACE_TYPES = (
+    "addtocart",
+    "addtowishlist",
+    "checkout",
+    "confirmation",
+    "generic",
+    "login",
+    "search",
+    "update",
+    "viewcategory",
+    "viewitem",
+)
+
+
+def usable(name: str) -> bool:
+    """Whether no vendor gives `name` a meaning of its own."""
+    return bool(name.strip()) and not name.startswith("we_") and name not in VIBETRACE_TYPES
+
+
+snake_case: st.SearchStrategy[str] = st.from_regex(r"[a-z][a-z0-9_]{0,30}", fullmatch=True).filter(usable)
+free_names: st.SearchStrategy[str] = st.text(min_size=1, max_size=40).filter(usable)
+
+
 @dataclass(frozen=True)
 class Decoded:
     """An event as the vendor reads it. `time` is None where the wire has no place for it."""
@@ -89,28 +112,8 @@ class Dialect:
     time: Callable[[datetime], datetime | None]
     attribute_time: Callable[[datetime], str]
     failures: tuple[Mapping[str, Any], ...]
-    names: st.SearchStrategy[str] = field(default_factory=lambda: snake_case)
+    names: st.SearchStrategy[str] = snake_case
     reserved_properties: tuple[str, ...] = ()
-
-
-snake_case = st.from_regex(r"[a-z][a-z0-9_]{0,30}", fullmatch=True).filter(
-    lambda name: not name.startswith("we_") and name not in VIBETRACE_TYPES
-)
-free_names = st.text(min_size=1, max_size=40).filter(
-    lambda name: bool(name.strip()) and not name.startswith("we_") and name not in VIBETRACE_TYPES
-)
-VIBETRACE_TYPES = (
-    "addtocart",
-    "addtowishlist",
-    "checkout",
-    "confirmation",
-    "generic",
-    "login",
-    "search",
-    "update",
-    "viewcategory",
-    "viewitem",
-)
 
 
 def read_embeddables(request: Request) -> list[Decoded]:
@@ -242,9 +245,7 @@ DIALECTS = {
         decode=read_webengage,
         time=lambda moment: moment.replace(microsecond=0),
         attribute_time=utc_text_in_milliseconds,
-        failures=(
-            {"response": {"message": "Error: userId and anonymousId cannot be empty.", "status": "error"}},
-        ),
+        failures=({"response": {"message": "Error: userId and anonymousId cannot be empty.", "status": "error"}},),
         names=free_names,
     ),
     "bloomreach": Dialect(
@@ -332,7 +333,7 @@ leaves: st.SearchStrategy[Any] = st.one_of(
     st.uuids(),
     st.binary(max_size=20),
     st.binary(max_size=20).map(bytearray),
-    st.binary(max_size=20).map(memoryview),
+    st.binary(max_size=20).map(lambda content: memoryview(content)),
 )
 nested = st.recursive(
     leaves,

@@ -1,0 +1,324 @@
+"""Which of many entries exist: bounded, paced and repeatable look-ups, on one connection's quota.
+
+A look-up only reads. What comes back is compared and dropped; this module keeps nothing of it but a yes or a no.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from hashlib import blake2b
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+import orjson
+
+from airflow_provider_events.delivery.courier import Courier
+from airflow_provider_events.delivery.observer import Counters
+from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
+from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, AiohttpTransport, Endpoint
+from airflow_provider_events.exceptions import InvalidEvent, VendorUnavailable
+from airflow_provider_events.exchange import Answer, Outcome, Page, Request, Verdict
+
+__all__ = ["Asked", "Identity", "Line", "Listing", "Progress", "Search", "open_line"]
+
+Identity = Mapping[str, str | int]
+
+PAGE_SIZE = 100
+# A list shorter than the API's own default length is its last page, whatever longest page the API allows.
+SHORTEST_FULL_PAGE = 10
+# Entries whose update was stored late, below the newest time already seen, are caught by reading this far back.
+OVERLAP = timedelta(seconds=60)
+
+
+class Listing(Protocol):
+    """Pages of entries, the latest update first, for a vendor that cannot be asked for a single one."""
+
+    @property
+    def window(self) -> timedelta:
+        """How far back the first look goes."""
+
+    def request(self, limit: int, after: datetime, before: datetime | None) -> Request:
+        """At most `limit` entries that were updated after one time and before another."""
+
+    def read(self, answer: Answer) -> Outcome | Page:
+        """Which of the wanted entries are on a page."""
+
+
+class Asked(Protocol):
+    """A vendor, as far as a look-up needs it."""
+
+    def lookup(self, identity: Identity) -> Request | None:
+        """A new request that asks for one entry; None where only a listing can tell.
+
+        :raises InvalidEvent: the vendor cannot be asked for such an identity.
+        :raises ConfigurationError: the vendor or the connection allows no look-ups.
+        """
+
+    def read_lookup(self, answer: Answer) -> Outcome:
+        """FOUND, MISSING, or why there is no telling."""
+
+    def listing(self, identities: Sequence[Identity]) -> Listing | None:
+        """Pages in which `identities` are searched, where the vendor has them."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a search knows so far, in a form that holds no customer: positions, not identities.
+
+    :param total: how many different identities are searched.
+    :param fingerprint: of the identities, so that another list never inherits this progress.
+    :param found: positions of those that exist.
+    :param cursor: time up to which a listing has been read.
+    """
+
+    total: int
+    fingerprint: str
+    found: set[int] = field(default_factory=set)
+    cursor: datetime | None = None
+
+    def pack(self) -> dict[str, Any]:
+        """As JSON: about one bit for each identity, before compression."""
+        bits = bytearray((self.total + 7) // 8)
+        for position in self.found:
+            bits[position // 8] |= 1 << position % 8
+        return {
+            "total": self.total,
+            "fingerprint": self.fingerprint,
+            "found": b64encode(zlib.compress(bytes(bits))).decode("ascii"),
+            "cursor": self.cursor and self.cursor.isoformat(),
+        }
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, Any]) -> Progress:
+        """The inverse of `pack`."""
+        bits = zlib.decompress(b64decode(packed["found"]))
+        found = {n for n in range(packed["total"]) if bits[n // 8] >> n % 8 & 1}
+        cursor = packed["cursor"] and datetime.fromisoformat(packed["cursor"])
+        return cls(packed["total"], packed["fingerprint"], found, cursor)
+
+
+class Search:
+    """Looks for entries, round by round; what has been found is not asked for again.
+
+    :param identities: equal ones are asked for once.
+    :param needed: a round ends early once so many of the different identities are found. None: all.
+    :param progress: of an earlier search for the same identities; another one's is ignored.
+    :raises InvalidEvent: one of the identities is none that the vendor can be asked for.
+    :raises ConfigurationError: the vendor or the connection allows no look-ups.
+    """
+
+    def __init__(
+        self,
+        vendor: Asked,
+        identities: Sequence[Identity],
+        *,
+        needed: int | None = None,
+        progress: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._vendor = vendor
+        self._identities = identities
+        keys = [orjson.dumps(dict(identity), option=orjson.OPT_SORT_KEYS) for identity in identities]
+        positions: dict[bytes, int] = {}
+        self._position = [positions.setdefault(key, len(positions)) for key in keys]
+        self._wanted: list[Identity] = []
+        for identity, position in zip(identities, self._position, strict=True):
+            if position == len(self._wanted):
+                self._wanted.append(identity)
+        self.needed = len(self._wanted) if needed is None else needed
+        digest = blake2b(b"\n".join(positions), digest_size=16).hexdigest()
+        self.progress = Progress(len(self._wanted), digest)
+        if progress is not None and (progress["total"], progress["fingerprint"]) == (len(self._wanted), digest):
+            self.progress = Progress.unpack(progress)
+        self._listed = [n for n in self._open() if self._asks(n) is None]
+
+    @property
+    def different(self) -> int:
+        """How many different identities there are."""
+        return len(self._wanted)
+
+    @property
+    def enough(self) -> bool:
+        """As many were found as are needed."""
+        return len(self.progress.found) >= self.needed
+
+    def knows(self, packed: Mapping[str, Any]) -> bool:
+        """Whether a packed progress is of this very search."""
+        return bool(packed["fingerprint"] == self.progress.fingerprint)
+
+    def found(self) -> list[Identity]:
+        """Those of the given identities whose entry exists, in their order."""
+        return [i for i, n in zip(self._identities, self._position, strict=True) if n in self.progress.found]
+
+    def missing(self) -> list[Identity]:
+        """Those not found so far, in their order."""
+        return [i for i, n in zip(self._identities, self._position, strict=True) if n not in self.progress.found]
+
+    def exist(self) -> list[bool]:
+        """For each of the given identities whether its entry was found."""
+        return [n in self.progress.found for n in self._position]
+
+    async def round(self, line: Line) -> None:
+        """Ask once for each that is not found yet; what was found before an error stays found.
+
+        :raises DeliveryError: credentials refused, vendor unavailable, or rate limited for long.
+        :raises InvalidEvent: the vendor refuses to be asked for one of the identities.
+        """
+        listed = set(self._listed)
+        await self._ask_each([n for n in self._open() if n not in listed], line)
+        open_listed = [n for n in self._listed if n not in self.progress.found]
+        if open_listed and not self.enough:
+            await self._read_pages(open_listed, line)
+
+    def _open(self) -> Iterator[int]:
+        return (n for n in range(len(self._wanted)) if n not in self.progress.found)
+
+    def _asks(self, position: int) -> Request | None:
+        try:
+            return self._vendor.lookup(self._wanted[position])
+        except InvalidEvent as fault:
+            raise InvalidEvent(f"identities[{self._position.index(position)}]", str(fault)) from None
+
+    async def _ask_each(self, positions: Sequence[int], line: Line) -> None:
+        todo = iter(positions)
+        workers = [asyncio.create_task(self._ask(todo, line)) for _ in range(min(line.max_in_flight, len(positions)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _ask(self, todo: Iterator[int], line: Line) -> None:
+        for position in todo:
+            if self.enough:
+                return
+            identity = self._wanted[position]
+            async with line.slots:
+                outcome = await line.ask(partial(_request, self._vendor, identity), self._vendor.read_lookup)
+            if outcome.verdict is Verdict.FOUND:
+                self.progress.found.add(position)
+            elif outcome.verdict is not Verdict.MISSING:
+                raise InvalidEvent(
+                    f"identities[{self._position.index(position)}]",
+                    f"the vendor refused the look-up ({outcome.code})",
+                )
+
+    async def _read_pages(self, positions: Sequence[int], line: Line) -> None:
+        """From the latest update back to where the last look began, or to the end of the window."""
+        listing = self._vendor.listing([self._wanted[n] for n in positions])
+        assert listing is not None, "a vendor that names no request has a listing"
+        after = self.progress.cursor - OVERLAP if self.progress.cursor else datetime.now(UTC) - listing.window
+        before: datetime | None = None
+        newest: datetime | None = None
+        seen: set[str] = set()
+        limit, longest = PAGE_SIZE, 0
+        while True:
+            page = await self._page(listing, limit, after, before, line)
+            if page is None:
+                limit, longest = limit // 2, 0
+                continue
+            self.progress.found.update(positions[n] for n in page.found)
+            newest = newest or page.newest
+            fresh = not seen.issuperset(page.ids)
+            seen.update(page.ids)
+            if self.enough or all(n in self.progress.found for n in positions):
+                break
+            if page.oldest is None or len(page.ids) < max(longest, min(limit, SHORTEST_FULL_PAGE)):
+                break
+            longest = len(page.ids)
+            # Entries of one second may be split between two pages: it is read again, and passed once it brings nothing.
+            before = page.oldest + timedelta(seconds=1) if fresh else page.oldest - timedelta(milliseconds=1)
+        self.progress.cursor = newest or self.progress.cursor
+
+    async def _page(
+        self, listing: Listing, limit: int, after: datetime, before: datetime | None, line: Line
+    ) -> Page | None:
+        """One page, or None where it is too long to be read whole."""
+        pages: list[Page] = []
+
+        def read(answer: Answer) -> Outcome:
+            if answer.status == 200 and len(answer.body) >= MAX_ANSWER_BYTES and limit > 1:
+                return Outcome(Verdict.REJECTED, "too_long")
+            page = listing.read(answer)
+            if isinstance(page, Outcome):
+                return page
+            pages.append(page)
+            return Outcome(Verdict.FOUND)
+
+        async with line.slots:
+            outcome = await line.ask(partial(listing.request, limit, after, before), read)
+        if pages:
+            return pages[0]
+        if outcome.code == "too_long":
+            return None
+        raise VendorUnavailable(f"the entries cannot be listed ({outcome.code})", code=outcome.code)
+
+
+def _request(vendor: Asked, identity: Identity) -> Request:
+    request = vendor.lookup(identity)
+    assert request is not None, "those without a request of their own are listed"
+    return request
+
+
+class Line(NamedTuple):
+    """What all look-ups through one connection share in a process: client, quota, and bound of requests in flight."""
+
+    courier: Courier
+    slots: asyncio.Semaphore
+    max_in_flight: int
+
+    async def ask(self, request: Callable[[], Request], read: Callable[[Answer], Outcome]) -> Outcome:
+        """What the vendor answered to a request; see `Courier.carry`."""
+        _, outcome = await self.courier.carry(request, read, self.courier.patience())
+        return outcome if isinstance(outcome, Outcome) else outcome[0]
+
+
+@dataclass(slots=True)
+class _Shared:
+    line: Line
+    transport: AiohttpTransport
+    users: int = 0
+
+
+# By event loop, for its clients and locks serve no other; a triggerer runs all its triggers on one.
+_open_lines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, _Shared]] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def open_line(endpoint: Endpoint, requests_per_minute: float | None, max_in_flight: int) -> AsyncIterator[Line]:
+    """The line to an endpoint, shared by all that use it on this event loop at the same time.
+
+    :param requests_per_minute: quota of all of them together; None for none.
+    :param max_in_flight: requests of all of them together that wait for an answer.
+    """
+    lines = _open_lines.setdefault(asyncio.get_running_loop(), {})
+    key = (
+        endpoint.base_url,
+        *sorted(endpoint.headers.items()),
+        endpoint.timeout_seconds,
+        endpoint.verify,
+        endpoint.proxy,
+        requests_per_minute,
+        max_in_flight,
+    )
+    shared = lines.get(key)
+    if shared is None:
+        transport = AiohttpTransport(endpoint)
+        courier = Courier(transport, Pacer(requests_per_minute), RetryPolicy(), asyncio.Event(), Counters())
+        shared = lines[key] = _Shared(Line(courier, asyncio.Semaphore(max_in_flight), max_in_flight), transport)
+        await transport.__aenter__()
+    shared.users += 1
+    try:
+        yield shared.line
+    finally:
+        shared.users -= 1
+        if not shared.users:
+            del lines[key]
+            await shared.transport.__aexit__(None, None, None)

@@ -1,0 +1,298 @@
+"""HTTP as it is: certificates, names, hosts, time-outs, odd answers; and what errors say about them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from airflow_provider_events.delivery.pacing import RetryPolicy
+from airflow_provider_events.delivery.transport import (
+    MAX_ANSWER_BYTES,
+    AiohttpTransport,
+    Endpoint,
+    TransportError,
+    tls_context,
+)
+from airflow_provider_events.exceptions import CredentialsRefused, VendorUnavailable
+from airflow_provider_events.exchange import Answer, Request
+from tests.delivery.harness import OddServer, delivery, events, odd_server, records, vendor_at
+
+SECRET = "very-secret-key"
+SHORT = RetryPolicy(budget_seconds=0.5, base_seconds=0.05, cap_seconds=0.1)
+
+
+def send(url: str, request: Request | None = None, **options: Any) -> Answer:
+    """One request through a transport of its own."""
+
+    async def main() -> Answer:
+        async with AiohttpTransport(Endpoint(url, {"X-Key": SECRET}, **options)) as transport:
+            return await transport.send(request or Request("POST", "/events", b"{}"))
+
+    return asyncio.run(main())
+
+
+@pytest.fixture
+def echo() -> Iterator[OddServer]:
+    """Answers with what it was asked."""
+
+    async def answer(request: web.Request) -> web.Response:
+        body = {"method": request.method, "path": request.raw_path, "body": (await request.read()).decode()}
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return web.json_response({**body, "headers": headers}, headers={"X-Odd": "1"})
+
+    with odd_server(answer) as server:
+        yield server
+
+
+def test_a_request_arrives_as_it_was_made(echo: OddServer) -> None:
+    request = Request("PUT", "/a%2Fb/~c?d=%7Ee", b'{"f":1}', {"x-request-id": "00ff"})
+    answer = send(echo.url + "/v1", request)
+    import json
+
+    seen = json.loads(answer.body)
+    assert (seen["method"], seen["path"], seen["body"]) == ("PUT", "/v1/a%2Fb/~c?d=%7Ee", '{"f":1}')
+    assert seen["headers"]["x-key"] == SECRET
+    assert seen["headers"]["x-request-id"] == "00ff"
+    assert seen["headers"]["content-type"] == "application/json"
+    assert (answer.status, answer.headers["x-odd"]) == (200, "1")
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_no_redirect_is_followed(status: int) -> None:
+    """A key must not travel to where an answer points."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"Location": "/elsewhere"})
+
+    with odd_server(answer) as server:
+        assert send(server.url).status == status
+        assert server.requests == 1
+
+
+def test_no_cookie_is_kept() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=request.headers.get("Cookie", "none"), headers={"Set-Cookie": "session=1"})
+
+    async def main() -> list[bytes]:
+        async with AiohttpTransport(Endpoint(server.url, {})) as transport:
+            return [(await transport.send(Request("GET", "/"))).body for _ in range(2)]
+
+    with odd_server(answer) as server:
+        assert asyncio.run(main()) == [b"none", b"none"]
+
+
+def test_an_endless_answer_is_cut_off() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 65_536)
+        except ConnectionError:
+            return response
+
+    with odd_server(answer) as server:
+        assert len(send(server.url).body) == MAX_ANSWER_BYTES
+
+
+def test_an_answer_that_takes_too_long_is_none() -> None:
+    release = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        await asyncio.wait_for(release.wait(), 5)
+        return web.Response()
+
+    with odd_server(answer) as server, pytest.raises(TransportError, match=r"127\.0\.0\.1:\d+ in 0\.2 s") as caught:
+        send(server.url, timeout_seconds=0.2)
+    assert not caught.value.final
+
+
+@pytest.mark.parametrize("max_connections", [1, 3])
+def test_no_more_connections_are_open_than_allowed(max_connections: int) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.01)
+        return web.Response()
+
+    async def main() -> None:
+        endpoint = Endpoint(server.url, {}, max_connections=max_connections)
+        async with AiohttpTransport(endpoint) as transport:
+            await asyncio.gather(*(transport.send(Request("GET", "/")) for _ in range(20)))
+
+    with odd_server(answer) as server:
+        asyncio.run(main())
+        assert server.most_open == max_connections
+
+
+def test_a_delivery_has_no_more_requests_open_than_allowed() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.005)
+        return web.json_response({"success": True, "errors": []})
+
+    with odd_server(answer) as server:
+        job = delivery(odd_bloomreach(server.url), batch_size=1, max_in_flight=7)
+        assert job.run(records(events("bloomreach", 200))).delivered == 200
+        assert server.most_open == 7
+
+
+def odd_bloomreach(url: str) -> Any:
+    """A client of an odd server."""
+    from airflow_provider_events.vendors.base import ConnectionValues
+    from airflow_provider_events.vendors.bloomreach import Bloomreach
+
+    return Bloomreach(ConnectionValues("odd", host=url, password=SECRET, extra={"project_token": "project"}))
+
+
+# -- hosts that are not there --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1:1", "http://events.invalid", "https://127.0.0.1:1"])
+def test_an_unreachable_host_is_named_within_the_budget(host: str) -> None:
+    job = delivery(odd_bloomreach(host), policy=SHORT, max_in_flight=2)
+    with pytest.raises(VendorUnavailable, match=host.partition("//")[2]) as caught:
+        job.run(records(events("bloomreach", 500)))
+    report = caught.value.report
+    assert report is not None
+    assert report.read == report.unsent > 0
+    assert report.seconds < 10
+    assert caught.value.retryable
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_server_that_speaks_no_http_is_named(unused_tcp_port: int) -> None:
+    async def main() -> None:
+        async def noise(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(10)
+            writer.write(b"220 mail.example.com ESMTP\r\n")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(noise, "127.0.0.1", unused_tcp_port)
+        async with server, AiohttpTransport(Endpoint(f"http://127.0.0.1:{unused_tcp_port}", {})) as transport:
+            with pytest.raises(TransportError, match=f"127.0.0.1:{unused_tcp_port}") as caught:
+                await transport.send(Request("GET", "/"))
+        assert not caught.value.final
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("proxy", ["http://user:pass-word@127.0.0.1:1", "http://user:pass-word@events.invalid:3128"])
+def test_a_proxy_that_is_not_there_is_no_leak(proxy: str, echo: OddServer) -> None:
+    with pytest.raises(TransportError) as caught:
+        send(echo.url, proxy=proxy)
+    assert "pass-word" not in "".join(traceback.format_exception(caught.value))
+    assert echo.requests == 0
+
+
+# -- certificates --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    """A CA that nobody knows (its bundle), and a server's context with a certificate of it for 127.0.0.1."""
+    folder = tmp_path_factory.mktemp("tls")
+    ca_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Nobody's CA")])
+    now = datetime.now(UTC)
+
+    def builder(subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(ca_name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        )
+
+    signs = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
+    ca = (
+        builder(ca_name, ca_key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(signs, critical=True)
+        .sign(ca_key, hashes.SHA256())
+    )
+    leaf = (
+        builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")]), server_key)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    bundle, chain = folder / "ca.pem", folder / "server.pem"
+    bundle.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    private = server_key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    chain.write_bytes(private + leaf.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    return bundle, context
+
+
+async def accept(request: web.Request) -> web.Response:
+    """As Bloomreach answers a single event."""
+    return web.json_response({"success": True, "errors": []})
+
+
+@pytest.fixture
+def secure(authority: tuple[Path, ssl.SSLContext]) -> Iterator[OddServer]:
+    """An HTTPS server that nobody trusts."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the server's side of a refused handshake
+    with odd_server(accept, authority[1]) as server:
+        yield server
+    logging.getLogger("asyncio").setLevel(logging.NOTSET)
+
+
+def test_an_untrusted_certificate_ends_it_at_once_and_says_so(secure: OddServer) -> None:
+    job = delivery(odd_bloomreach(secure.url), batch_size=1)
+    with pytest.raises(CredentialsRefused, match=r"the TLS certificate of 127\.0\.0\.1:\d+ is not trusted") as caught:
+        job.run(records(events("bloomreach", 100)))
+    report = caught.value.report
+    assert report is not None
+    assert 1 <= report.requests <= 4
+    assert secure.requests == 0
+
+
+@pytest.mark.parametrize("trust", ["bundle", "anything"])
+def test_a_certificate_is_trusted_where_the_connection_says_so(
+    trust: str, secure: OddServer, authority: tuple[Path, ssl.SSLContext]
+) -> None:
+    verify = str(authority[0]) if trust == "bundle" else False
+    job = delivery(odd_bloomreach(secure.url), batch_size=1, verify=verify)
+    assert job.run(records(events("bloomreach", 20))).delivered == 20
+    assert secure.requests == 20
+
+
+def test_what_verify_means(authority: tuple[Path, ssl.SSLContext]) -> None:
+    assert tls_context(True) is True
+    assert tls_context(False) is False
+    context = tls_context(str(authority[0]))
+    assert isinstance(context, ssl.SSLContext)
+    assert len(context.get_ca_certs()) == 1
+    assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+# -- words ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_endpoint_shows_no_key(connections: Any) -> None:
+    vendor = vendor_at(connections, "webengage")
+    endpoint = Endpoint(vendor.base_url, vendor.headers(), proxy="http://user:pass-word@proxy:3128")
+    assert vendor.password not in repr(endpoint)
+    assert "pass-word" not in repr(endpoint)
+    assert endpoint.host == vendor.base_url.removeprefix("http://")

@@ -1,0 +1,204 @@
+"""The rooms of the house and the arrows between them, read from the source: lazy and type-only imports too."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_events
+
+PACKAGE = "airflow_provider_events"
+ROOT = Path(airflow_provider_events.__file__).parent
+WORDS = {"events", "exceptions", "exchange", "values"}
+MAY_IMPORT = {
+    "__init__": set[str](),
+    "get_provider_info": set[str](),
+    "_compat": set[str](),
+    "exceptions": {"events"},
+    "exchange": set[str](),
+    "values": {"exceptions"},
+    "events": {"exceptions", "values"},
+    "vendors": {"vendors", *WORDS},
+    "delivery": {"delivery", *WORDS},
+    "sources": {"sources", *WORDS},
+    "hooks": {"hooks", "_compat", "delivery", "get_provider_info", "sources", "vendors", *WORDS},
+    "sandbox": {"sandbox"},
+}
+DOORS = {"_compat", "delivery", "hooks", "sources", *WORDS}
+WITHOUT_AIRFLOW = {"delivery", "events", "exceptions", "exchange", "get_provider_info", "sandbox", "values", "vendors"}
+HEAVY = ("aiohttp", "airflow.providers.common.sql", "httpx", "pandas", "requests", "starlette", "uvicorn")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module.
+
+    :param at_import: it is imported together with the module that names it.
+    """
+
+    module: Path
+    line: int
+    name: str
+    at_import: bool
+
+    @property
+    def room(self) -> str:
+        return room(self.module)
+
+    def __str__(self) -> str:
+        return f"{self.module.relative_to(ROOT)}:{self.line} imports {self.name}"
+
+    def of(self, package: str) -> bool:
+        return self.name == package or self.name.startswith(f"{package}.")
+
+
+def room(module: Path) -> str:
+    return module.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imports(module: Path) -> Iterator[Import]:
+    def walk(node: ast.AST, at_import: bool) -> Iterator[Import]:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            at_import = False
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for inner in node.body:
+                yield from walk(inner, False)
+            for inner in node.orelse:
+                yield from walk(inner, at_import)
+            return
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module, node.lineno, alias.name, at_import)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno} is a relative import"
+            for alias in node.names:
+                yield Import(module, node.lineno, f"{node.module}.{alias.name}", at_import)
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, at_import)
+
+    yield from walk(ast.parse(module.read_text(encoding="utf-8")), True)
+
+
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+@cache
+def every_import() -> list[Import]:
+    return [found for module in MODULES for found in imports(module)]
+
+
+def told(offenders: list[Import]) -> list[str]:
+    return [str(offender) for offender in offenders]
+
+
+def test_the_house_has_its_rooms() -> None:
+    assert {"vendors", "delivery", "sources", "hooks", "operators", "transfers", "sandbox"} <= {
+        room(m) for m in MODULES
+    }
+    assert len(every_import()) > 100
+
+
+def test_arrows_point_one_way() -> None:
+    def allowed(found: Import) -> bool:
+        target = found.name.split(".")[1]
+        if target.startswith("__"):
+            return True
+        allowed_rooms = MAY_IMPORT.get(found.room, {found.room, *DOORS, "operators", "triggers"})
+        return target in allowed_rooms
+
+    assert told([found for found in every_import() if found.of(PACKAGE) and not allowed(found)]) == []
+
+
+def test_errors_know_events_by_type_only() -> None:
+    assert (
+        told(
+            [found for found in every_import() if found.room == "exceptions" and found.of(PACKAGE) and found.at_import]
+        )
+        == []
+    )
+
+
+def test_a_vendor_knows_no_other_vendor() -> None:
+    def foreign(found: Import) -> bool:
+        return found.of(f"{PACKAGE}.vendors") and not found.of(f"{PACKAGE}.vendors.base")
+
+    assert told([found for found in every_import() if foreign(found) and found.room == "vendors"]) == []
+
+
+def test_only_a_vendors_own_hook_knows_the_vendor() -> None:
+    def foreign(found: Import) -> bool:
+        named = found.name.split(".")[2] if found.of(f"{PACKAGE}.vendors") and found.name.count(".") > 1 else "base"
+        return named not in ("base", found.module.stem)
+
+    assert told([found for found in every_import() if foreign(found)]) == []
+
+
+def test_inner_rooms_need_no_airflow() -> None:
+    assert told([found for found in every_import() if found.of("airflow") and found.room in WITHOUT_AIRFLOW]) == []
+
+
+def test_airflows_names_come_from_one_place() -> None:
+    def elsewhere(found: Import) -> bool:
+        return found.of("airflow") and found.at_import and found.room != "_compat"
+
+    assert told([found for found in every_import() if elsewhere(found)]) == []
+
+
+def test_a_dag_file_pays_for_no_heavy_import() -> None:
+    def heavy(found: Import) -> bool:
+        return found.at_import and any(found.of(name) for name in HEAVY)
+
+    assert told([found for found in every_import() if heavy(found) and found.room != "sandbox"]) == []
+
+
+def test_inner_rooms_do_without_airflow_and_heavy_imports_indeed() -> None:
+    inner = [
+        ".".join((PACKAGE, *module.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+        for module in MODULES
+        if room(module) in WITHOUT_AIRFLOW - {"sandbox"}
+    ]
+    program = (
+        "import sys, importlib\n"
+        "sys.modules['airflow'] = None\n"
+        f"for name in {inner!r}: importlib.import_module(name)\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout.strip()) == (0, "[]"), run.stderr
+
+
+EXPORTING = [
+    module for module in MODULES if room(module) != "sandbox" and "__all__" in module.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("module", EXPORTING, ids=lambda module: str(module.relative_to(ROOT)))
+def test_what_a_module_exports_is_there_and_public(module: Path) -> None:
+    name = ".".join((PACKAGE, *module.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+    loaded = import_module(name)
+    exported = loaded.__all__
+    assert len(exported) == len(set(exported))
+    assert [each for each in exported if each.startswith("_") or not hasattr(loaded, each)] == []
+
+
+def test_rooms_use_only_what_others_export() -> None:
+    exporting = {
+        ".".join((PACKAGE, *module.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): module
+        for module in EXPORTING
+    }
+
+    def hidden(found: Import) -> bool:
+        source, _, name = found.name.rpartition(".")
+        if source not in exporting or room(exporting[source]) == found.room:
+            return False
+        return name not in import_module(source).__all__
+
+    assert told([found for found in every_import() if found.of(PACKAGE) and hidden(found)]) == []
