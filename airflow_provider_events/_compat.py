@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import (
+    AirflowException,
     AirflowFailException,
+    AirflowSensorTimeout,
     AirflowSkipException,
     BaseHook,
     BaseOperator,
+    BaseSensorOperator,
     Connection,
     Context,
     ObjectStoragePath,
+    PokeReturnValue,
     conf,
     mask_secret,
 )
 
-try:
-    from airflow.sdk import NEVER_EXPIRE
-except ImportError:  # before Airflow 3.3 there is no state store to keep anything in
-    NEVER_EXPIRE = None
+NEVER_EXPIRE = timedelta.max  # Airflow 3.3's own value, which lies in a module that older versions do not have
 
 __all__ = [
     "NEVER_EXPIRE",
+    "AirflowException",
     "AirflowFailException",
+    "AirflowSensorTimeout",
     "AirflowSkipException",
     "BaseHook",
     "BaseOperator",
+    "BaseSensorOperator",
     "Connection",
     "Context",
     "ObjectStoragePath",
+    "PokeReturnValue",
     "conf",
+    "get_async_connection",
+    "get_async_extra_dejson",
     "mask_secret",
 ]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.values import kind, parse_time
 
-__all__ = ["DeliveryReport", "Event", "Receipt", "Record", "Rejection"]
+__all__ = ["DeliveryReport", "Event", "Receipt", "Record", "Rejection", "check_identity"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -35,7 +35,7 @@ class Event:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise InvalidEvent("name", f"an event needs a name, as text, not {kind(self.name)}")
-        _check_identity(self.identity)
+        check_identity(self.identity)
         if self.timestamp is not None:
             object.__setattr__(self, "timestamp", parse_time(self.timestamp, "timestamp"))
         if not isinstance(self.properties, Mapping):
@@ -73,7 +73,11 @@ class Event:
 _EVENT_FIELDS = tuple(f.name for f in fields(Event))
 
 
-def _check_identity(identity: object) -> None:
+def check_identity(identity: object) -> None:
+    """An identity as every vendor takes it.
+
+    :raises InvalidEvent: naming the part at fault.
+    """
     if not isinstance(identity, Mapping):
         raise InvalidEvent("identity", f"has to be a mapping of id name to value, not {kind(identity)}")
     if not identity:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-__all__ = ["Answer", "Encoded", "Outcome", "Page", "Request", "Verdict"]
+__all__ = ["Answer", "Encoded", "Listing", "Outcome", "Page", "Request", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,20 @@ class Page(NamedTuple):
     newest: datetime | None
     oldest: datetime | None
     found: Collection[int]
+
+
+class Listing(Protocol):
+    """Pages of entries, the latest update first, for a vendor that cannot be asked for a single one."""
+
+    @property
+    def window(self) -> timedelta:
+        """How far back the first look goes."""
+
+    def request(self, limit: int, after: datetime, before: datetime | None) -> Request:
+        """At most `limit` entries that were updated after one time and before another."""
+
+    def read(self, answer: Answer) -> Outcome | Page:
+        """Which of the searched identities are on a page."""
 
 
 class Verdict(Enum):

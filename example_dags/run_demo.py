@@ -183,7 +183,8 @@ def _print_reports(reports: Mapping[str, Mapping[str, Any]]) -> None:
     console.print(table)
     console.print("Rejected, and why:")
     for vendor, report in reports.items():
-        console.print(f"\n  {vendor}: {report['rejected']}, in {_shown(report['rejected_path'])}", markup=False)
+        where = f"{report['rejected']}, in {_shown(report['rejected_path'])}" if report["rejected_path"] else "none"
+        console.print(f"\n  {vendor}: {where}", markup=False)
         for reason, count in report["reasons"].items():
             console.print(f"    {count:>5} x {reason}", markup=False)
 
@@ -216,10 +217,8 @@ Where to look further:
     )
 
 
-def _shown(path: Path | str | None) -> str:
+def _shown(path: Path | str) -> str:
     """A path as short as it can be from here."""
-    if path is None:
-        return "no file"
     text = str(path).removeprefix("file://")
     return os.path.relpath(text) if text.startswith(str(Path.cwd()) + os.sep) else text
 

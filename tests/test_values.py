@@ -180,7 +180,7 @@ def test_the_given_values_are_left_alone() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=10), nested, max_size=4))
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_what_passes_round_trips_through_json(values: dict[str, Any]) -> None:
     made = json_object(values, "properties")
     assert exactly(json.loads(json.dumps(made, allow_nan=False))) == exactly(on_the_wire(values))

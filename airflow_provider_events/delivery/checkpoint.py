@@ -1,8 +1,8 @@
 """What is settled so far, and how to start again from it.
 
-Rows are read in order and settled in any order. The settled prefix grows over spans, short runs of neighbouring rows:
-it ends where the first span begins that still waits for an outcome. Rows that wait for their customer's entry do not
-hold it up: their numbers are part of the checkpoint.
+Rows are taken in order and settled in any order. A checkpoint says up to which row the source was taken, and which of
+these rows are still open: those in flight, and those that wait for their customer's entry. A later try reads on
+behind the last row taken, after it has delivered the open ones.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
 
-__all__ = ["Checkpoint", "CheckpointStore", "Digest", "Frontier", "Span", "Tally"]
+__all__ = ["Checkpoint", "CheckpointStore", "Digest", "Frontier", "OpenRows", "Span", "Tally"]
 
 VERSION = 1
-MAX_HELD = 1000
+MAX_OPEN = 5000
 
 
 @dataclass(slots=True)
@@ -55,18 +55,31 @@ class Digest:
         return self._hash.hexdigest()
 
 
+class OpenRows(NamedTuple):
+    """Neighbouring rows without an outcome.
+
+    :param first: number of the first one; `first_key` is its key (`key_column` only).
+    :param last: number of the last one; `last_key` is its key.
+    """
+
+    first: int
+    last: int
+    first_key: Any = None
+    last_key: Any = None
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """How far a delivery came, with what proves that the source still says the same.
 
     :param fingerprint: of query, mapping and options.
-    :param position: rows settled, counted from the start of the source.
+    :param position: rows taken from the source.
     :param digest: running digest of these rows.
     :param tally: their outcomes.
     :param sent_at: the time given to events without one, so that they are sent again as the same bytes.
-    :param last_key: key of the last settled row (`key_column` only).
-    :param held: numbers of settled-over rows that still wait for their customer's entry.
-    :param held_after: number and key (`key_column` only) of a row before all of these.
+    :param last_key: key of the last row taken (`key_column` only).
+    :param open: rows among them without an outcome, in order; one group for each request they were going to make.
+    :param before_open: number and key (`key_column` only) of the row before the first open one.
     :param rejected_uri: file that holds the rejected rows.
     """
 
@@ -76,12 +89,16 @@ class Checkpoint:
     tally: Tally
     sent_at: datetime
     last_key: Any = None
-    held: tuple[int, ...] = ()
-    held_after: tuple[int, Any] = (0, None)
+    open: tuple[tuple[OpenRows, ...], ...] = ()
+    before_open: tuple[int, Any] = (0, None)
     rejected_uri: str | None = None
 
+    def is_open(self, row: int) -> bool:
+        """Whether a row has no outcome yet."""
+        return row > self.position or any(rows.first <= row <= rows.last for group in self.open for rows in group)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe; no row's content but its key."""
+        """JSON-safe; nothing of a row but its number and key."""
         tally = self.tally
         return {
             "version": VERSION,
@@ -94,8 +111,11 @@ class Checkpoint:
             "reasons": dict(tally.reasons),
             "sent_at": self.sent_at.isoformat(),
             "last_key": dump_key(self.last_key),
-            "held": list(self.held),
-            "held_after": [self.held_after[0], dump_key(self.held_after[1])],
+            "open": [
+                [[rows.first, rows.last, dump_key(rows.first_key), dump_key(rows.last_key)] for rows in group]
+                for group in self.open
+            ],
+            "before_open": [self.before_open[0], dump_key(self.before_open[1])],
             "rejected_uri": self.rejected_uri,
         }
 
@@ -109,25 +129,27 @@ class Checkpoint:
             raise ValueError("of another version")
         try:
             counts = [data["position"], data["delivered"], data["rejected"], data["skipped"]]
-            held = data["held"]
-            if not all(type(count) is int and count >= 0 for count in [*counts, *held]) or len(held) > MAX_HELD:
-                raise ValueError("counts that are none")
-            if sum(counts[1:]) + len(held) != counts[0]:
+            groups = tuple(
+                tuple(OpenRows(first, last, load_key(one), load_key(other)) for first, last, one, other in group)
+                for group in data["open"]
+            )
+            before_row, before_key = data["before_open"]
+            numbers = [*counts, before_row, *(n for group in groups for rows in group for n in rows[:2])]
+            if not all(type(number) is int and number >= 0 for number in numbers):
+                raise ValueError("numbers that are none")
+            if sum(counts[1:]) + sum(rows.last - rows.first + 1 for group in groups for rows in group) != counts[0]:
                 raise ValueError("counts that do not add up")
             reasons = Counter({str(name): int(count) for name, count in data["reasons"].items()})
-            tally = Tally(counts[1], counts[2], counts[3], reasons)
-            after_row, after_key = data["held_after"]
-            sent_at = datetime.fromisoformat(data["sent_at"])
             rejected_uri = data["rejected_uri"]
             return cls(
                 str(data["fingerprint"]),
                 counts[0],
                 str(data["digest"]),
-                tally,
-                sent_at,
+                Tally(counts[1], counts[2], counts[3], reasons),
+                datetime.fromisoformat(data["sent_at"]),
                 load_key(data["last_key"]),
-                tuple(held),
-                (int(after_row), load_key(after_key)),
+                groups,
+                (before_row, load_key(before_key)),
                 None if rejected_uri is None else str(rejected_uri),
             )
         except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
@@ -177,140 +199,82 @@ def load_key(value: Any) -> Any:
 
 @dataclass(slots=True, eq=False)
 class Span:
-    """A run of neighbouring rows on their way to an outcome.
+    """Neighbouring rows that were taken together.
 
-    :param after: number and key of the row before it.
-    :param end: number of its last row; `digest` and `last_key` are those at that row.
-    :param waiting: rows without an outcome, those held for their entry included.
-    :param held: numbers of the held rows.
-    :param passed: part of the settled prefix.
+    :param before: number and key of the row before them.
+    :param rows: number and key of each row that is an event, in order.
+    :param done: numbers of those that have an outcome, while others still have none.
     """
 
-    after: tuple[int, Any]
-    end: int
-    digest: str
-    last_key: Any
-    waiting: int
-    held: set[int] = field(default_factory=set)
-    tally: Tally = field(default_factory=Tally)
-    rejected: list[bytes] = field(default_factory=list)
-    passed: bool = False
-    before: Span | None = None
-    behind: Span | None = None
+    before: tuple[int, Any]
+    rows: list[tuple[int, Any]]
+    done: set[int] = field(default_factory=set)
+
+    def open_rows(self) -> tuple[OpenRows, ...]:
+        """The rows without an outcome."""
+        groups: list[OpenRows] = []
+        for row, key in self.rows:
+            if row in self.done:
+                continue
+            if groups and groups[-1].last == row - 1:
+                groups[-1] = groups[-1]._replace(last=row, last_key=key)
+            else:
+                groups.append(OpenRows(row, row, key, key))
+        return tuple(groups)
 
 
 class Frontier:
-    """The settled prefix, and the rejected rows in it.
+    """How far the source was taken, and which rows are open."""
 
-    Settled spans that wait for an earlier one are merged, so that memory holds no more than what is under way.
-
-    :param write_rejected: takes the lines of rejected rows once they are part of the prefix.
-    """
-
-    def __init__(self, write_rejected: Callable[[Iterable[bytes]], None]) -> None:
-        self._write_rejected = write_rejected
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self, start: Checkpoint | None = None) -> None:
         """Begin at the start of the source, or where an earlier try came to."""
-        self.position = start.position if start else 0
-        self.digest = start.digest if start else Digest().hexdigest()
-        self.last_key = start.last_key if start else None
+        self._position = start.position if start else 0
+        self._digest = start.digest if start else Digest().hexdigest()
+        self._last_key = start.last_key if start else None
+        self._unread: dict[tuple[OpenRows, ...], tuple[int, Any]] = {}
+        self._open: dict[Span, None] = {}
         self.tally = Tally()
-        self.held: dict[int, tuple[int, Any]] = {}
         if start:
             self.tally.add(start.tally)
-            self.held = dict.fromkeys(start.held, start.held_after)
-        self._first: Span | None = None
-        self._last: Span | None = None
+            self._unread = dict.fromkeys(start.open, start.before_open)
 
-    def opened(self, span: Span) -> None:
-        """The next span of the source was taken."""
-        span.before = self._last
-        if self._last is None:
-            self._first = span
-        else:
-            self._last.behind = span
-        self._last = span
+    def took(self, span: Span, position: int, digest: str, last_key: Any) -> None:
+        """The source was taken up to the row `position`, the last one of `span`."""
+        self._position, self._digest, self._last_key = position, digest, last_key
+        if span.rows:
+            self._open[span] = None
 
-    def settled(self, span: Span, outcome: Tally, rejected: Iterable[bytes] = (), row: int | None = None) -> None:
-        """Rows of `span` have their outcome; `row` names one that had been held."""
-        span.waiting -= outcome.delivered + outcome.rejected + outcome.skipped
-        if row is not None:
-            span.held.discard(row)
-            self.held.pop(row, None)
-        if span.passed:
-            self.tally.add(outcome)
-            self._write_rejected(rejected)
-            return
-        span.tally.add(outcome)
-        span.rejected.extend(rejected)
-        if not span.waiting:
-            self._merge(span)
-        self._advance()
+    def took_again(self, span: Span, group: tuple[OpenRows, ...]) -> None:
+        """A group of rows that an earlier try left open is on its way again."""
+        self._unread.pop(group, None)
+        if span.rows:
+            self._open[span] = None
 
-    def hold(self, span: Span, row: int) -> None:
-        """`row` waits for its customer's entry."""
-        if span.passed:
-            self.held[row] = span.after
-        else:
-            span.held.add(row)
-            self._advance()
+    def settled(self, span: Span, rows: Iterable[int], outcome: Tally) -> None:
+        """Rows of `span` have their outcome."""
+        self.tally.add(outcome)
+        span.done.update(rows)
+        if len(span.done) == len(span.rows):
+            self._open.pop(span, None)
 
-    def checkpoint(self, fingerprint: str, sent_at: datetime, rejected_uri: str | None) -> Checkpoint:
-        """The settled prefix as a value."""
+    def checkpoint(self, fingerprint: str, sent_at: datetime, rejected_uri: str | None) -> Checkpoint | None:
+        """Where the delivery stands, as a value; None when more rows are open than a checkpoint can name."""
+        if len(self._open) + len(self._unread) > MAX_OPEN:
+            return None
+        groups = {span.open_rows(): span.before for span in self._open} | self._unread
         tally = Tally()
         tally.add(self.tally)
         return Checkpoint(
             fingerprint,
-            self.position,
-            self.digest,
+            self._position,
+            self._digest,
             tally,
             sent_at,
-            self.last_key,
-            tuple(sorted(self.held)),
-            min(self.held.values(), key=lambda after: after[0], default=(0, None)),
+            self._last_key,
+            tuple(sorted(groups, key=lambda group: group[0].first)),
+            min(groups.values(), key=lambda before: before[0], default=(0, None)),
             rejected_uri,
         )
-
-    def leftover_rejected(self) -> list[bytes]:
-        """Rejected rows behind the prefix: known at an early end, and to be decided again by a retry."""
-        lines: list[bytes] = []
-        span = self._first
-        while span is not None:
-            lines += span.rejected
-            span = span.behind
-        return lines
-
-    def _merge(self, span: Span) -> None:
-        """Let the settled neighbours of a settled span become one with it."""
-        if span.before is not None and not span.before.waiting:
-            self._absorb(span.before, span)
-        if span.behind is not None and not span.behind.waiting:
-            self._absorb(span, span.behind)
-
-    def _absorb(self, span: Span, into: Span) -> None:
-        into.tally.add(span.tally)
-        into.rejected[:0] = span.rejected
-        into.before = span.before
-        if span.before is None:
-            self._first = into
-        else:
-            span.before.behind = into
-
-    def _advance(self) -> None:
-        """Move over all spans at the front that wait for nothing but entries."""
-        while (span := self._first) is not None and span.waiting == len(span.held):
-            if len(self.held) + len(span.held) > MAX_HELD:
-                return
-            self._write_rejected(span.rejected)
-            self.position, self.digest, self.last_key = span.end, span.digest, span.last_key
-            self.tally.add(span.tally)
-            self.held.update(dict.fromkeys(span.held, span.after))
-            span.passed = True
-            self._first = span.behind
-            if self._first is None:
-                self._last = None
-            else:
-                self._first.before = None
-            span.behind = None

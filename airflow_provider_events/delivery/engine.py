@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol
 
 from airflow_provider_events.delivery.checkpoint import Span
@@ -202,11 +204,8 @@ class Engine:
 
     def _delivered(self, part: list[tuple[Item, Span]]) -> None:
         """Settle all rows of a request at once, span by span."""
-        first = 0
-        for at in range(1, len(part) + 1):
-            if at == len(part) or part[at][1] is not part[first][1]:
-                self._ledger.delivered(part[first][1], at - first, part[first][0].record.row)
-                first = at
+        for span, rows in groupby(part, key=itemgetter(1)):
+            self._ledger.delivered(span, [item.record.row for item, _ in rows])
 
     def _settle(self, batch: Batch, item: Item, span: Span, outcome: Outcome, answer: Answer, queue: Waiting) -> None:
         record = item.record
@@ -216,11 +215,11 @@ class Engine:
         if self._held_rows is not None:
             self._held_rows.get(identity_of(record), set()).discard(record.row)
         if outcome.verdict is Verdict.DELIVERED:
-            self._ledger.delivered(span, 1, record.row)
+            self._ledger.delivered(span, (record.row,))
         elif outcome.verdict is Verdict.MISSING and policy == "skip":
             self._ledger.skipped(span, record.row)
         else:
-            self._ledger.refused(span, record, outcome, record.row)
+            self._ledger.refused(span, record, outcome)
         if outcome.verdict is Verdict.MISSING and policy == "fail":
             self.fail(
                 EntryMissing(
@@ -238,10 +237,8 @@ class Engine:
         held = batch.held or Held(now, row, now + self._options.missing_entry_timeout, 0, item, span)
         if now >= held.deadline:
             return False
-        if batch.held is None:
-            self._ledger.frontier.hold(span, row)
-            if self._held_rows is not None:
-                self._held_rows.setdefault(identity_of(item.record), set()).add(row)
+        if self._held_rows is not None:
+            self._held_rows.setdefault(identity_of(item.record), set()).add(row)
         queue.add(held.again(now))
         return True
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from airflow_provider_events.delivery.checkpoint import Digest, Span
+from airflow_provider_events.delivery.checkpoint import Digest, OpenRows, Span
 from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.waiting import Held
 from airflow_provider_events.events import Record, Rejection
@@ -19,7 +19,7 @@ from airflow_provider_events.exchange import Encoded
 __all__ = ["Batch", "Batches", "Chunks", "Faulty", "Feed", "Item", "Lanes", "Prepared", "Reader", "row_bytes"]
 
 MAX_ROWS_PER_SPAN = 1000
-LANE_BATCHES = 4
+LANE_BATCHES = 2
 
 
 class Item(NamedTuple):
@@ -47,15 +47,20 @@ def row_bytes(row: Prepared) -> bytes:
 class Chunks(Protocol):
     """Prepared rows, chunk by chunk.
 
-    :param digest: of the rows that an earlier try settled and this one passed over.
-    :param settled: number and key of the last of these rows; rows up to it come again only because they were held.
+    :param digest: of the rows that an earlier try took and this one passed over.
+    :param taken: number and key of the last of these rows; rows up to it come again only because they were open.
+    :param before_open: number and key of the row before the first open one.
     """
 
     digest: Digest
-    settled: tuple[int, Any]
+    taken: tuple[int, Any]
+    before_open: tuple[int, Any]
 
     def key(self, record: Record) -> Any:
         """The row's key, where the source has a key column."""
+
+    def group(self, row: int) -> tuple[OpenRows, ...]:
+        """The group of open rows to which a row belongs that an earlier try took; empty for a new row."""
 
     def __iter__(self) -> Iterator[Sequence[Prepared]]: ...
 
@@ -95,7 +100,7 @@ class Reader:
         self._ahead: asyncio.Future[Sequence[Prepared] | None] | None = None
         self._exhausted = False
         self._error: Exception | None = None
-        self._after: tuple[int, Any] | None = None
+        self._before: tuple[int, Any] | None = None
 
     async def peek(self) -> Prepared | None:
         """The next row without taking it, or None at the end.
@@ -116,29 +121,35 @@ class Reader:
             self._ahead = None if self._exhausted else self._read()
         return self._rows[self._at]
 
-    def was_held(self, row: Prepared) -> bool:
-        """Whether the row comes again because an earlier try held it for its entry."""
-        return row.record.row <= self._chunks.settled[0]
+    def same_request(self, row: Prepared, other: Prepared) -> bool:
+        """Whether two rows may share a request: those that an earlier try left open keep together as they were."""
+        taken = self._chunks.taken[0]
+        if row.record.row > taken < other.record.row:
+            return True
+        return self._chunks.group(row.record.row) == self._chunks.group(other.record.row)
 
     def step(self) -> None:
         """Take the row that `peek` showed."""
         self._at += 1
 
     def span(self, rows: Sequence[Prepared]) -> Span:
-        """Open a span over rows that were taken one after the other; its faulty rows are settled by that."""
-        chunks, last = self._chunks, rows[-1].record
-        if self.was_held(rows[-1]):
-            span = Span(chunks.settled, last.row, "", None, len(rows), passed=True)
+        """Open a span over rows that were taken together; its faulty rows are settled by that."""
+        chunks, ledger = self._chunks, self._ledger
+        events = [(row.record.row, chunks.key(row.record)) for row in rows if isinstance(row, Item)]
+        last = rows[-1].record
+        if last.row <= chunks.taken[0]:
+            span = Span(chunks.before_open, events)
+            ledger.frontier.took_again(span, chunks.group(last.row))
         else:
+            span = Span(self._before or chunks.taken, events)
             for row in rows:
                 chunks.digest.update(row_bytes(row))
-            key = chunks.key(last)
-            span = Span(self._after or chunks.settled, last.row, chunks.digest.hexdigest(), key, len(rows))
-            self._after = (last.row, key)
-            self._ledger.opened(span, len(rows))
+            self._before = (last.row, chunks.key(last))
+            ledger.took(len(rows))
+            ledger.frontier.took(span, last.row, chunks.digest.hexdigest(), self._before[1])
         for row in rows:
             if isinstance(row, Faulty):
-                self._ledger.rejected(span, row.record, row.rejection, row.record.row)
+                ledger.frontier.tally.add(ledger.rejected(row.record, row.rejection))
         return span
 
     async def close(self, timeout_seconds: float) -> None:
@@ -184,7 +195,7 @@ class Batches:
                     if not rows:
                         raise
                     break
-                if row is None or (rows and self._reader.was_held(rows[-1]) != self._reader.was_held(row)):
+                if row is None or (rows and not self._reader.same_request(rows[-1], row)):
                     break
                 if isinstance(row, Item):
                     size += len(row.encoded.body) + self._piece_overhead
@@ -211,7 +222,7 @@ class Lanes:
         self._batch_size = batch_size
         self._max_bytes = max_bytes
         self._piece_overhead = piece_overhead
-        self._capacity = max(LANE_BATCHES * workers * batch_size, MAX_ROWS_PER_SPAN)
+        self._capacity = LANE_BATCHES * workers * batch_size
         self._buffered = 0
         self._turn = asyncio.Lock()
         self._space = asyncio.Event()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore, Span
+from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore
 from airflow_provider_events.delivery.engine import Engine, Limits, Wire
 from airflow_provider_events.delivery.feed import Faulty, Item, Prepared
 from airflow_provider_events.delivery.ledger import Ledger
@@ -198,11 +198,10 @@ class Delivery:
                 await self._save_last(checkpointer, completed)
 
     async def _save_last(self, checkpointer: Checkpointer, completed: bool) -> None:
-        """The checkpoint at the end, then the rejected rows that it does not cover."""
+        """The checkpoint at the end, and the rejected rows."""
         try:
             await asyncio.wait_for(checkpointer.save(completed=completed), LAST_SAVE_SECONDS)
             if self._sink is not None:
-                self._sink.write(self._ledger.frontier.leftover_rejected())
                 self._sink.close()
         except TimeoutError:
             log.warning("the last checkpoint was not saved in %d s", LAST_SAVE_SECONDS)
@@ -213,7 +212,7 @@ class Delivery:
 
     def _adopt_rejected(self, start: Checkpoint) -> None:
         if start.rejected_uri and self._sink:
-            self._sink.adopt(start.rejected_uri, start.position, start.held)
+            self._sink.adopt(start)
 
     def _prepare(self, records: Iterator[Sequence[Record]], sent_at: datetime) -> Iterator[list[Prepared]]:
         return prepare(records, self._codec, sent_at)
@@ -222,11 +221,10 @@ class Delivery:
         ledger = self._ledger
         first: list[Item] = []
         for chunk in prepared:
-            span = Span((0, None), 0, "", None, len(chunk))
-            ledger.opened(span, len(chunk))
+            ledger.took(len(chunk))
             for entry in chunk:
                 if isinstance(entry, Faulty):
-                    ledger.rejected(span, entry.record, entry.rejection)
+                    ledger.rejected(entry.record, entry.rejection)
                 elif len(first) < self._plan.limits.batch_size:
                     first.append(entry)
         if first:

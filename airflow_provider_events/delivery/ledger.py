@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, Frontier, Span, Tally
@@ -28,7 +28,7 @@ class Ledger:
     def __init__(self, vendor: str, sink: RejectedSink | None = None) -> None:
         self._vendor = vendor
         self._sink = sink
-        self.frontier = Frontier(sink.write if sink else lambda lines: None)
+        self.frontier = Frontier()
         self.counters = Counters()
         self.examples: dict[str, list[str]] = {}
 
@@ -43,35 +43,35 @@ class Ledger:
             counts.resumed, counts.rejected, counts.skipped = tally.delivered, tally.rejected, tally.skipped
             counts.reasons.update(tally.reasons)
 
-    def opened(self, span: Span, rows: int) -> None:
-        """A span of `rows` rows was taken from the source."""
-        self.counters.read += rows
-        self.frontier.opened(span)
+    def took(self, count: int) -> None:
+        """`count` rows were taken from the source."""
+        self.counters.read += count
 
-    def delivered(self, span: Span, count: int, row: int | None = None) -> None:
-        """The vendor accepted `count` events of a span; `row` names one that had been held."""
-        self.counters.delivered += count
-        self.frontier.settled(span, Tally(delivered=count), row=row)
+    def delivered(self, span: Span, rows: Collection[int]) -> None:
+        """The vendor accepted the events of these rows."""
+        self.counters.delivered += len(rows)
+        self.frontier.settled(span, rows, Tally(delivered=len(rows)))
 
-    def skipped(self, span: Span, row: int | None = None) -> None:
+    def skipped(self, span: Span, row: int) -> None:
         """One event was passed over, as its customer has no entry."""
         self.counters.skipped += 1
-        self.frontier.settled(span, Tally(skipped=1), row=row)
+        self.frontier.settled(span, (row,), Tally(skipped=1))
 
-    def refused(self, span: Span, record: Record, outcome: Outcome, row: int | None = None) -> None:
+    def refused(self, span: Span, record: Record, outcome: Outcome) -> None:
         """The vendor rejected one event."""
         reason = without_values(outcome.reason, record.event.identity if record.event else {})
-        self.rejected(span, record, Rejection(record.row, outcome.code, reason), row)
+        self.frontier.settled(span, (record.row,), self.rejected(record, Rejection(record.row, outcome.code, reason)))
 
-    def rejected(self, span: Span, record: Record, rejection: Rejection, row: int | None = None) -> None:
-        """One record is rejected for good."""
+    def rejected(self, record: Record, rejection: Rejection) -> Tally:
+        """One record is rejected for good; returns this as a tally."""
         self.counters.rejected += 1
         reason = self.counters.count_reason(rejection.summary)
         examples = self.examples.setdefault(reason, [])
         if len(examples) < EXAMPLES:
             examples.append(f"row {record.row}{_masked(record)}")
-        lines = [rejected_line(self._vendor, record, rejection)] if self._sink else []
-        self.frontier.settled(span, Tally(rejected=1, reasons=Counter([reason])), lines, row)
+        if self._sink is not None:
+            self._sink.write(rejected_line(self._vendor, record, rejection))
+        return Tally(rejected=1, reasons=Counter([reason]))
 
     def report(self) -> DeliveryReport:
         """The accounts as they stand."""

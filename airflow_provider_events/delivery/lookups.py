@@ -24,31 +24,18 @@ from airflow_provider_events.delivery.observer import Counters
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
 from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, AiohttpTransport, Endpoint
 from airflow_provider_events.exceptions import InvalidEvent, VendorUnavailable
-from airflow_provider_events.exchange import Answer, Outcome, Page, Request, Verdict
+from airflow_provider_events.exchange import Answer, Listing, Outcome, Page, Request, Verdict
 
-__all__ = ["Asked", "Identity", "Line", "Listing", "Progress", "Search", "open_line"]
+__all__ = ["Asked", "Identity", "Line", "Progress", "Search", "open_line"]
 
 Identity = Mapping[str, str | int]
 
 PAGE_SIZE = 100
+TOO_LONG = "too_long"
 # A list shorter than the API's own default length is its last page, whatever longest page the API allows.
 SHORTEST_FULL_PAGE = 10
 # Entries whose update was stored late, below the newest time already seen, are caught by reading this far back.
 OVERLAP = timedelta(seconds=60)
-
-
-class Listing(Protocol):
-    """Pages of entries, the latest update first, for a vendor that cannot be asked for a single one."""
-
-    @property
-    def window(self) -> timedelta:
-        """How far back the first look goes."""
-
-    def request(self, limit: int, after: datetime, before: datetime | None) -> Request:
-        """At most `limit` entries that were updated after one time and before another."""
-
-    def read(self, answer: Answer) -> Outcome | Page:
-        """Which of the wanted entries are on a page."""
 
 
 class Asked(Protocol):
@@ -109,20 +96,16 @@ class Search:
 
     :param identities: equal ones are asked for once.
     :param needed: a round ends early once so many of the different identities are found. None: all.
-    :param progress: of an earlier search for the same identities; another one's is ignored.
-    :raises InvalidEvent: one of the identities is none that the vendor can be asked for.
-    :raises ConfigurationError: the vendor or the connection allows no look-ups.
+    :param progress: packed, of an earlier search for the same identities; another one's is ignored.
     """
 
     def __init__(
         self,
-        vendor: Asked,
         identities: Sequence[Identity],
         *,
         needed: int | None = None,
         progress: Mapping[str, Any] | None = None,
     ) -> None:
-        self._vendor = vendor
         self._identities = identities
         keys = [orjson.dumps(dict(identity), option=orjson.OPT_SORT_KEYS) for identity in identities]
         positions: dict[bytes, int] = {}
@@ -132,11 +115,13 @@ class Search:
             if position == len(self._wanted):
                 self._wanted.append(identity)
         self.needed = len(self._wanted) if needed is None else needed
-        digest = blake2b(b"\n".join(positions), digest_size=16).hexdigest()
-        self.progress = Progress(len(self._wanted), digest)
-        if progress is not None and (progress["total"], progress["fingerprint"]) == (len(self._wanted), digest):
+        fingerprint = blake2b(b"\n".join(positions), digest_size=16).hexdigest()
+        self.progress = Progress(len(self._wanted), fingerprint)
+        if progress is not None and progress["fingerprint"] == fingerprint:
             self.progress = Progress.unpack(progress)
-        self._listed = [n for n in self._open() if self._asks(n) is None]
+        self._direct: list[int] = []
+        self._listed: list[int] = []
+        self._listing: Listing | None = None
 
     @property
     def different(self) -> int:
@@ -147,10 +132,6 @@ class Search:
     def enough(self) -> bool:
         """As many were found as are needed."""
         return len(self.progress.found) >= self.needed
-
-    def knows(self, packed: Mapping[str, Any]) -> bool:
-        """Whether a packed progress is of this very search."""
-        return bool(packed["fingerprint"] == self.progress.fingerprint)
 
     def found(self) -> list[Identity]:
         """Those of the given identities whose entry exists, in their order."""
@@ -164,30 +145,35 @@ class Search:
         """For each of the given identities whether its entry was found."""
         return [n in self.progress.found for n in self._position]
 
-    async def round(self, line: Line) -> None:
+    def prepare(self, vendor: Asked) -> None:
+        """Check every identity, before the first request; once, and off the event loop where there are many.
+
+        :raises InvalidEvent: one of them is none that the vendor can be asked for.
+        :raises ConfigurationError: the vendor or the connection allows no look-ups.
+        """
+        self._direct, self._listed = [], []
+        for position, identity in enumerate(self._wanted):
+            try:
+                asked = vendor.lookup(identity)
+            except InvalidEvent as fault:
+                raise InvalidEvent(f"identities[{self._position.index(position)}]", str(fault)) from None
+            (self._listed if asked is None else self._direct).append(position)
+        self._listing = vendor.listing([self._wanted[n] for n in self._listed]) if self._listed else None
+
+    async def round(self, vendor: Asked, line: Line) -> None:
         """Ask once for each that is not found yet; what was found before an error stays found.
 
         :raises DeliveryError: credentials refused, vendor unavailable, or rate limited for long.
         :raises InvalidEvent: the vendor refuses to be asked for one of the identities.
         """
-        listed = set(self._listed)
-        await self._ask_each([n for n in self._open() if n not in listed], line)
-        open_listed = [n for n in self._listed if n not in self.progress.found]
-        if open_listed and not self.enough:
-            await self._read_pages(open_listed, line)
+        await self._ask_each([n for n in self._direct if n not in self.progress.found], vendor, line)
+        if self._listing is not None and not self.enough and not self.progress.found.issuperset(self._listed):
+            await self._read_pages(self._listing, line)
 
-    def _open(self) -> Iterator[int]:
-        return (n for n in range(len(self._wanted)) if n not in self.progress.found)
-
-    def _asks(self, position: int) -> Request | None:
-        try:
-            return self._vendor.lookup(self._wanted[position])
-        except InvalidEvent as fault:
-            raise InvalidEvent(f"identities[{self._position.index(position)}]", str(fault)) from None
-
-    async def _ask_each(self, positions: Sequence[int], line: Line) -> None:
+    async def _ask_each(self, positions: Sequence[int], vendor: Asked, line: Line) -> None:
         todo = iter(positions)
-        workers = [asyncio.create_task(self._ask(todo, line)) for _ in range(min(line.max_in_flight, len(positions)))]
+        count = min(line.max_in_flight, len(positions))
+        workers = [asyncio.create_task(self._ask(todo, vendor, line)) for _ in range(count)]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -195,40 +181,35 @@ class Search:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _ask(self, todo: Iterator[int], line: Line) -> None:
+    async def _ask(self, todo: Iterator[int], vendor: Asked, line: Line) -> None:
         for position in todo:
             if self.enough:
                 return
-            identity = self._wanted[position]
-            async with line.slots:
-                outcome = await line.ask(partial(_request, self._vendor, identity), self._vendor.read_lookup)
+            outcome = await line.ask(partial(_request, vendor, self._wanted[position]), vendor.read_lookup)
             if outcome.verdict is Verdict.FOUND:
                 self.progress.found.add(position)
             elif outcome.verdict is not Verdict.MISSING:
                 raise InvalidEvent(
-                    f"identities[{self._position.index(position)}]",
-                    f"the vendor refused the look-up ({outcome.code})",
+                    f"identities[{self._position.index(position)}]", f"the vendor refuses the look-up ({outcome.code})"
                 )
 
-    async def _read_pages(self, positions: Sequence[int], line: Line) -> None:
+    async def _read_pages(self, listing: Listing, line: Line) -> None:
         """From the latest update back to where the last look began, or to the end of the window."""
-        listing = self._vendor.listing([self._wanted[n] for n in positions])
-        assert listing is not None, "a vendor that names no request has a listing"
         after = self.progress.cursor - OVERLAP if self.progress.cursor else datetime.now(UTC) - listing.window
         before: datetime | None = None
         newest: datetime | None = None
         seen: set[str] = set()
         limit, longest = PAGE_SIZE, 0
         while True:
-            page = await self._page(listing, limit, after, before, line)
+            page = await _page(listing, limit, after, before, line)
             if page is None:
                 limit, longest = limit // 2, 0
                 continue
-            self.progress.found.update(positions[n] for n in page.found)
+            self.progress.found.update(self._listed[n] for n in page.found)
             newest = newest or page.newest
             fresh = not seen.issuperset(page.ids)
             seen.update(page.ids)
-            if self.enough or all(n in self.progress.found for n in positions):
+            if self.enough or self.progress.found.issuperset(self._listed):
                 break
             if page.oldest is None or len(page.ids) < max(longest, min(limit, SHORTEST_FULL_PAGE)):
                 break
@@ -237,28 +218,26 @@ class Search:
             before = page.oldest + timedelta(seconds=1) if fresh else page.oldest - timedelta(milliseconds=1)
         self.progress.cursor = newest or self.progress.cursor
 
-    async def _page(
-        self, listing: Listing, limit: int, after: datetime, before: datetime | None, line: Line
-    ) -> Page | None:
-        """One page, or None where it is too long to be read whole."""
-        pages: list[Page] = []
 
-        def read(answer: Answer) -> Outcome:
-            if answer.status == 200 and len(answer.body) >= MAX_ANSWER_BYTES and limit > 1:
-                return Outcome(Verdict.REJECTED, "too_long")
-            page = listing.read(answer)
-            if isinstance(page, Outcome):
-                return page
-            pages.append(page)
-            return Outcome(Verdict.FOUND)
+async def _page(listing: Listing, limit: int, after: datetime, before: datetime | None, line: Line) -> Page | None:
+    """One page, or None where it is too long to be read whole."""
+    pages: list[Page] = []
 
-        async with line.slots:
-            outcome = await line.ask(partial(listing.request, limit, after, before), read)
-        if pages:
-            return pages[0]
-        if outcome.code == "too_long":
-            return None
-        raise VendorUnavailable(f"the entries cannot be listed ({outcome.code})", code=outcome.code)
+    def read(answer: Answer) -> Outcome:
+        if answer.status == 200 and len(answer.body) >= MAX_ANSWER_BYTES and limit > 1:
+            return Outcome(Verdict.REJECTED, TOO_LONG)
+        page = listing.read(answer)
+        if isinstance(page, Outcome):
+            return page
+        pages.append(page)
+        return Outcome(Verdict.FOUND)
+
+    outcome = await line.ask(partial(listing.request, limit, after, before), read)
+    if pages:
+        return pages[0]
+    if outcome.code == TOO_LONG:
+        return None
+    raise VendorUnavailable(f"the entries cannot be listed ({outcome.code})", code=outcome.code)
 
 
 def _request(vendor: Asked, identity: Identity) -> Request:
@@ -276,7 +255,8 @@ class Line(NamedTuple):
 
     async def ask(self, request: Callable[[], Request], read: Callable[[Answer], Outcome]) -> Outcome:
         """What the vendor answered to a request; see `Courier.carry`."""
-        _, outcome = await self.courier.carry(request, read, self.courier.patience())
+        async with self.slots:
+            _, outcome = await self.courier.carry(request, read, self.courier.patience())
         return outcome if isinstance(outcome, Outcome) else outcome[0]
 
 

@@ -6,10 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain, islice
 from typing import Any, Protocol
 
-from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore, Digest
-from airflow_provider_events.delivery.feed import Prepared, row_bytes
+from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore, Digest, OpenRows
+from airflow_provider_events.delivery.feed import Faulty, Item, Prepared, row_bytes
 from airflow_provider_events.delivery.options import SourceChangedPolicy
 from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.events import Record
@@ -19,6 +21,7 @@ __all__ = ["Checkpointer", "Resumable", "Source", "load"]
 
 log = logging.getLogger(__name__)
 
+CHUNK_SIZE = 500
 SAVE_SECONDS = 2.0
 LAST_SAVE_SECONDS = 20.0
 
@@ -41,9 +44,9 @@ class Source(Protocol):
 
 
 class Resumable:
-    """The prepared rows of a source; with a checkpoint, those that it does not settle.
+    """The prepared rows of a source; with a checkpoint, those without an outcome.
 
-    Rows are only passed over after they proved to be the ones that were settled: by their digest, or by their key.
+    Rows are only passed over after they proved to be the ones that were taken: by their digest, or by their key.
 
     :param prepare: validates and encodes records.
     :param on_resumed: called before the first row once the rows before it have proved right; or
@@ -66,64 +69,79 @@ class Resumable:
         self._policy = policy
         self._on_resumed = on_resumed
         self._on_restart = on_restart
+        self._reset(start)
+
+    def _reset(self, start: Checkpoint | None) -> None:
         self.digest = Digest()
-        self.settled: tuple[int, Any] = (start.position, start.last_key) if start else (0, None)
+        self.taken: tuple[int, Any] = (start.position, start.last_key) if start else (0, None)
+        self.before_open = start.before_open if start else (0, None)
+        groups = start.open if start else ()
+        self._groups = {row: group for group in groups for rows in group for row in range(rows.first, rows.last + 1)}
 
     def key(self, record: Record) -> Any:
         """See `Source.key`."""
         return self._source.key(record)
 
+    def group(self, row: int) -> tuple[OpenRows, ...]:
+        """See `Chunks.group`."""
+        return self._groups.get(row, ())
+
     def __iter__(self) -> Iterator[Sequence[Prepared]]:
         start = self._start
         if start is not None:
-            rows = self._prepare(self._reopened(start))
             try:
-                behind = self._pass_over(rows, start)
+                again, new = self._by_key(start) if self._source.keyed else self._by_digest(start)
             except SourceChanged as error:
                 if self._policy == "fail":
                     raise
                 log.warning("%s; starting over from the first row", error)
-                self.digest, self.settled = Digest(), (0, None)
+                self._reset(None)
                 self._on_restart()
             else:
                 self._on_resumed(start)
-                yield behind
-                yield from rows
+                yield again
+                yield from new
                 return
         yield from self._prepare(self._source.records())
 
-    def _reopened(self, start: Checkpoint) -> Iterator[Sequence[Record]]:
-        if not self._source.keyed:
-            return self._source.records()
-        row, key = start.held_after if start.held else (start.position, start.last_key)
-        return self._source.records(key, row + 1)
+    def _by_digest(self, start: Checkpoint) -> tuple[list[Prepared], Iterator[Sequence[Prepared]]]:
+        """The rows that were left open, and those behind the checkpoint, after reading up to it once more."""
+        rows = chain.from_iterable(self._prepare(self._source.records()))
+        again = []
+        for row in islice(rows, start.position):
+            self.digest.update(row_bytes(row))
+            if row.record.row in self._groups:
+                again.append(row)
+        if self.digest.hexdigest() != start.digest:
+            raise SourceChanged("the source's first rows are not those that an earlier try took")
+        return again, iter(lambda: list(islice(rows, CHUNK_SIZE)), [])
 
-    def _pass_over(self, rows: Iterator[Sequence[Prepared]], start: Checkpoint) -> list[Prepared]:
-        """Read up to the checkpoint; returns the held rows before it, and the rest of the chunk behind it."""
-        held: list[Prepared] = []
-        digest = Digest(start.digest if self._source.keyed else "")
-        at = 0
-        if self._source.keyed:
-            at = start.held_after[0] if start.held else start.position
-        behind: list[Prepared] = []
-        while at < start.position and (chunk := next(rows, None)) is not None:
-            for entry in chunk:
-                at = entry.record.row
-                if at > start.position:
-                    behind.append(entry)
-                    continue
-                if not self._source.keyed:
-                    digest.update(row_bytes(entry))
-                if at in start.held:
-                    held.append(entry)
-        if at < start.position:
-            raise SourceChanged("the source has fewer rows than an earlier try settled")
-        if not self._source.keyed and digest.hexdigest() != start.digest:
-            raise SourceChanged("the source's first rows are not those that an earlier try settled")
-        if len(held) != len(start.held):
-            raise SourceChanged("rows that waited for their entry are no longer in the source")
-        self.digest = digest
-        return held + behind
+    def _by_key(self, start: Checkpoint) -> tuple[list[Prepared], Iterator[Sequence[Prepared]]]:
+        """The same, found by their keys: rows may have come or gone in between."""
+        number, key = start.before_open
+        before = self._prepare(self._source.records(key, number + 1)) if start.open else iter(())
+        rows = islice(chain.from_iterable(before), start.position - number)
+        again: list[Prepared] = []
+        for open_rows in chain.from_iterable(start.open):
+            row = next((row for row in rows if self.key(row.record) == open_rows.first_key), None)
+            for number in range(open_rows.first, open_rows.last + 1):
+                if row is None:
+                    raise SourceChanged("rows that an earlier try left open are no longer in the source")
+                again.append(numbered(row, number))
+                last_key = self.key(row.record)
+                row = next(rows, None) if number < open_rows.last else None
+            if last_key != open_rows.last_key:
+                raise SourceChanged("between the rows that an earlier try left open there are others now")
+        self.digest = Digest(start.digest)
+        return again, self._prepare(self._source.records(start.last_key, start.position + 1))
+
+
+def numbered(row: Prepared, number: int) -> Prepared:
+    """The row under the number that it had in an earlier try."""
+    record = row.record._replace(row=number)
+    if isinstance(row, Item):
+        return Item(row.encoded, record)
+    return Faulty(record, replace(row.rejection, row=number))
 
 
 def load(store: CheckpointStore, fingerprint: str, policy: SourceChangedPolicy) -> Checkpoint | None:
@@ -136,6 +154,8 @@ def load(store: CheckpointStore, fingerprint: str, policy: SourceChangedPolicy) 
         if saved is None:
             return None
         checkpoint = Checkpoint.from_dict(saved)
+        if not checkpoint.position:
+            return None
     except Exception as error:  # whatever the store or its content is like, it must never stop a delivery
         log.warning(
             "the checkpoint of the earlier try cannot be used (%s: %s); starting over", type(error).__name__, error
@@ -147,20 +167,20 @@ def load(store: CheckpointStore, fingerprint: str, policy: SourceChangedPolicy) 
             raise SourceChanged(changed)
         log.warning("%s; starting over from the first row", changed)
         return None
-    log.info("going on behind row %d, which an earlier try settled", checkpoint.position)
+    log.info("going on behind row %d, to which an earlier try came", checkpoint.position)
     return checkpoint
 
 
 class Checkpointer:
-    """Saves the settled prefix every two seconds and at the end, on a thread of its own.
+    """Saves where the delivery stands every two seconds and at the end, on a thread of its own.
 
     Rejected rows are brought to their file first, so that no checkpoint ever claims more than the file holds.
 
-    :param checkpoint: the prefix as it is now; called on the event loop.
+    :param checkpoint: where it stands now; called on the event loop.
     """
 
     def __init__(
-        self, store: CheckpointStore | None, sink: RejectedSink | None, checkpoint: Callable[[], Checkpoint]
+        self, store: CheckpointStore | None, sink: RejectedSink | None, checkpoint: Callable[[], Checkpoint | None]
     ) -> None:
         self._store = store
         self._sink = sink
@@ -182,17 +202,18 @@ class Checkpointer:
 
         :raises OSError: the rejected rows cannot be written.
         """
-        value = self._checkpoint().to_dict() if self._store else {}
+        checkpoint = self._checkpoint() if self._store else None
+        value = checkpoint.to_dict() if checkpoint else None
         await asyncio.get_running_loop().run_in_executor(self._thread, self._save, value, completed)
 
     def close(self) -> None:
         """No more saves."""
         self._thread.shutdown(wait=False)
 
-    def _save(self, value: dict[str, Any], completed: bool) -> None:
+    def _save(self, value: dict[str, Any] | None, completed: bool) -> None:
         if self._sink is not None:
             self._sink.flush()
-        if self._store is None:
+        if self._store is None or value is None:
             return
         try:
             self._store.save(value, completed=completed)

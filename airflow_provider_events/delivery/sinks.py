@@ -1,4 +1,4 @@
-"""Where rejected events are written: JSON Lines, one object per event, in the order of the source.
+"""Where rejected events are written: JSON Lines, one object per event, in the order of their outcomes.
 
 | key | value |
 | --- | --- |
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
 
+from airflow_provider_events.delivery.checkpoint import Checkpoint
 from airflow_provider_events.events import Event, Record, Rejection
 from airflow_provider_events.values import iso_utc
 
@@ -56,9 +57,9 @@ class RejectedSink:
         """Where the lines go."""
         return self._storage.uri
 
-    def write(self, lines: Iterable[bytes]) -> None:
-        """Add lines; cheap and without I/O."""
-        self._pending.extend(lines)
+    def write(self, line: bytes) -> None:
+        """Add a line; cheap and without I/O."""
+        self._pending.append(line)
 
     def flush(self) -> None:
         """Bring what has been added to the storage."""
@@ -67,15 +68,15 @@ class RejectedSink:
             self._storage.append(b"".join(pending))
             self._written = True
 
-    def adopt(self, uri: str, position: int, held: Collection[int]) -> None:
-        """Take over from an earlier try's file what that try had settled: rows up to `position` that are not held."""
-        for line in self._storage.lines_of(uri):
+    def adopt(self, checkpoint: Checkpoint) -> None:
+        """Take over from an earlier try's file the rows that its checkpoint counts as rejected."""
+        for line in self._storage.lines_of(checkpoint.rejected_uri or self.uri):
             try:
                 row = json.loads(line)["row"]
             except (ValueError, KeyError, TypeError):
-                continue  # the last line of a crash may be half of one; its row will be decided again
-            if row <= position and row not in held:
-                self.write([line if line.endswith(b"\n") else line + b"\n"])
+                continue  # a crash may leave half a line; its row is decided again
+            if not checkpoint.is_open(row):
+                self.write(line)
         self.flush()
 
     def close(self) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_events._compat import BaseHook, mask_secret
+from airflow_provider_events._compat import BaseHook, get_async_connection, get_async_extra_dejson, mask_secret
 from airflow_provider_events.events import DeliveryReport, Event, Receipt
 from airflow_provider_events.exceptions import (
     ConfigurationError,
     DeliveryError,
-    EntryMissing,
-    EventRejected,
     EventsError,
 )
 from airflow_provider_events.exchange import Verdict
@@ -71,14 +69,14 @@ class EventsHook(BaseHook):
 
         :raises ConfigurationError: the connection is of another type; names those there are.
         """
-        conn_type = cls.get_connection(conn_id).conn_type
-        known = {kind["connection-type"]: kind for kind in _connection_types()}
-        if conn_type not in known:
-            raise ConfigurationError(
-                f"connection {conn_id!r} has the type {conn_type!r}; events are sent to one of {', '.join(known)}"
-            )
-        module, _, name = known[conn_type]["hook-class-name"].rpartition(".")
-        hook: EventsHook = getattr(importlib.import_module(module), name)(conn_id)
+        return _hook_class(conn_id, cls.get_connection(conn_id).conn_type)(conn_id)
+
+    @classmethod
+    async def afor_connection(cls, conn_id: str) -> EventsHook:
+        """`for_connection` for code that runs on an event loop, with the vendor ready to use."""
+        connection = await get_async_connection(conn_id)
+        hook = _hook_class(conn_id, connection.conn_type)(conn_id)
+        await hook.prepare(connection)
         return hook
 
     @cached_property
@@ -88,15 +86,64 @@ class EventsHook(BaseHook):
         :raises ConfigurationError: the connection is of another type, or a field of it is wrong or missing.
         """
         connection = self.get_connection(self.conn_id)
-        if connection.conn_type != self.conn_type:
-            raise ConfigurationError(
-                f"connection {self.conn_id!r} has the type {connection.conn_type!r}; "
-                f"{type(self).__name__} needs {self.conn_type!r}"
-            )
-        vendor = self.vendor_class(_values(self.conn_id, connection))
-        for secret in vendor.secrets():
-            mask_secret(secret)
+        try:
+            extra = connection.extra_dejson
+        except ValueError:
+            extra = None
+        vendor = self._configured(connection, extra)
+        _mask(vendor)
         return vendor
+
+    async def prepare(self, connection: Connection | None = None) -> None:
+        """Read the connection without blocking the event loop, so that `vendor` need not.
+
+        :param connection: where it has been read already.
+        """
+        if "vendor" in self.__dict__:
+            return
+        from asgiref.sync import sync_to_async
+
+        connection = connection or await get_async_connection(self.conn_id, self)
+        try:
+            extra = await get_async_extra_dejson(connection)
+        except ValueError:
+            extra = None
+        vendor = self._configured(connection, extra)
+        await sync_to_async(_mask)(vendor)
+        self.vendor = vendor
+
+    # -- looking up --------------------------------------------------------------------------------------------------
+
+    def entry_exists(self, identity: Mapping[str, str | int]) -> bool:
+        """Whether the vendor has an entry of this customer. Only reads; the entry itself is dropped.
+
+        :raises ConfigurationError: the vendor documents no look-up, or the connection allows none.
+        :raises InvalidEvent: the vendor cannot be asked for such an identity.
+        :raises DeliveryError: credentials refused, vendor unavailable, or rate limited for long.
+        """
+        return self.lookup([identity])[0]
+
+    async def aentry_exists(self, identity: Mapping[str, str | int]) -> bool:
+        """`entry_exists` for code that runs on an event loop."""
+        return (await self.alookup([identity]))[0]
+
+    def lookup(self, identities: Sequence[Mapping[str, str | int]]) -> list[bool]:
+        """For each of the identities whether the vendor has an entry; see `entry_exists`."""
+        from airflow_provider_events.delivery.job import on_own_loop
+
+        self.vendor  # noqa: B018  # read on this thread: Airflow's connections are not for others
+        return on_own_loop(lambda: self.alookup(identities), lambda: None)
+
+    async def alookup(self, identities: Sequence[Mapping[str, str | int]]) -> list[bool]:
+        """`lookup` for code that runs on an event loop."""
+        from airflow_provider_events.delivery.lookups import Search
+        from airflow_provider_events.hooks.lookups import look_once
+
+        await self.prepare()
+        search = Search(identities)
+        search.prepare(self.vendor)
+        await look_once(self, search)
+        return search.exist()
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -114,38 +161,10 @@ class EventsHook(BaseHook):
 
     async def asend(self, event: Event | Mapping[str, Any]) -> Receipt:
         """`send` for code that runs on an event loop."""
-        from airflow_provider_events.delivery.courier import alone
-        from airflow_provider_events.delivery.job import encode
+        from airflow_provider_events.hooks.sending import send_one
 
-        vendor = self.vendor
-        encoded = encode(vendor, Event.from_dict(event), datetime.now(UTC))
-        try:
-            async with alone(self._endpoint(1)) as courier:
-                answer, outcome = await courier.carry(
-                    vendor.request([encoded]), lambda answer: vendor.read(answer, 1), courier.patience()
-                )
-        except DeliveryError as error:
-            raise self._named(error) from error.__cause__
-        if isinstance(outcome, list):
-            (outcome,) = outcome
-        request_id = answer.headers.get("x-request-id")
-        if outcome.verdict is not Verdict.DELIVERED:
-            kind = EntryMissing if outcome.verdict is Verdict.MISSING else EventRejected
-            raise kind(
-                f"{outcome.code}: {outcome.reason}",
-                status=answer.status,
-                code=outcome.code,
-                request_id=request_id,
-                conn_id=self.conn_id,
-            )
-        return Receipt(
-            self.conn_type,
-            encoded.key,
-            answer.status,
-            outcome.reference,
-            request_id,
-            courier.counters.requests,
-        )
+        await self.prepare()
+        return await send_one(self, Event.from_dict(event), self.vendor)
 
     def deliver(
         self,
@@ -197,7 +216,7 @@ class EventsHook(BaseHook):
         wanted = DeliveryOptions(**options)
         limits, quota = self._limits(wanted)
         sent_at = sent_at or datetime.now(UTC)
-        endpoint = self._endpoint(limits.max_in_flight)
+        endpoint = self.endpoint(limits.max_in_flight)
         sink = None
         if rejected_path and not wanted.dry_run:
             name = rejected_name or f"{self.conn_id}-{sent_at:%Y%m%dT%H%M%S.%f}.jsonl"
@@ -211,7 +230,7 @@ class EventsHook(BaseHook):
         try:
             return self._delivery.run(source)
         except DeliveryError as error:
-            raise self._named(error) from error.__cause__
+            raise self.named(error) from error.__cause__
 
     def stop(self) -> None:
         """Stop a running delivery from another thread or a signal handler; it then raises `DeliveryInterrupted`."""
@@ -227,7 +246,7 @@ class EventsHook(BaseHook):
 
         from airflow_provider_events.delivery.transport import tls_context
 
-        endpoint = self._endpoint(1)
+        endpoint = self.endpoint(1)
         return httpx.Client(
             base_url=endpoint.base_url,
             headers=dict(endpoint.headers),
@@ -266,7 +285,7 @@ class EventsHook(BaseHook):
 
         vendor = self.vendor
         try:
-            async with AiohttpTransport(self._endpoint(1)) as transport:
+            async with AiohttpTransport(self.endpoint(1)) as transport:
                 answer = await transport.send(vendor.probe())
         except TransportError as error:
             return False, f"{error}: check the host {vendor.base_url}"
@@ -275,7 +294,8 @@ class EventsHook(BaseHook):
             return True, f"{vendor.label} accepts this connection ({vendor.base_url})"
         return False, f"{vendor.label} answered {answer.status} ({outcome.code}): {outcome.reason}"
 
-    def _endpoint(self, max_connections: int) -> Endpoint:
+    def endpoint(self, max_connections: int) -> Endpoint:
+        """Where the connection leads, with its credentials."""
         from airflow_provider_events.delivery.transport import Endpoint
 
         vendor = self.vendor
@@ -300,39 +320,62 @@ class EventsHook(BaseHook):
                 f"connection {self.conn_id!r}: batch_size {batch_size} is more than the {vendor.max_batch_size} "
                 f"that {vendor.label} takes in one request"
             )
-        published = vendor.quota(batch_size)
-        quota = wanted.requests_per_minute or extra["requests_per_minute"] or published
-        if quota is not None and published is not None and quota > published:
-            self.log.warning(
-                "%g requests per minute are above %s's published %g: keeping to these",
-                quota,
-                vendor.label,
-                published,
-            )
-            quota = published
+        quota = self.quota(wanted.requests_per_minute or extra["requests_per_minute"], vendor.quota(batch_size))
         return Limits(batch_size, wanted.max_in_flight or extra["max_in_flight"] or vendor.max_in_flight), quota
 
-    def _named(self, error: DeliveryError) -> DeliveryError:
+    def quota(self, wanted: float | None, published: float | None) -> float | None:
+        """Requests per minute: as wanted, but not above what is published."""
+        if wanted is None or published is None or wanted <= published:
+            return wanted or published
+        self.log.warning(
+            "%g requests per minute are above %s's published %g: keeping to these",
+            wanted,
+            self.vendor.label,
+            published,
+        )
+        return published
+
+    def _configured(self, connection: Connection, extra: Any) -> Vendor:
+        if connection.conn_type != self.conn_type:
+            raise ConfigurationError(
+                f"connection {self.conn_id!r} has the type {connection.conn_type!r}; "
+                f"{type(self).__name__} needs {self.conn_type!r}"
+            )
+        if extra is None:
+            raise ConfigurationError(f"connection {self.conn_id!r}: the extra is not a JSON object")
+        return self.vendor_class(
+            ConnectionValues(
+                self.conn_id,
+                connection.host,
+                connection.port,
+                connection.schema,
+                connection.login,
+                connection.password,
+                extra if isinstance(extra, dict) else {},
+            )
+        )
+
+    def named(self, error: DeliveryError) -> DeliveryError:
         """`error`, naming the connection."""
         error.conn_id = self.conn_id
         error.args = (f"connection {self.conn_id!r}: {error}",)
         return error
 
 
-def _values(conn_id: str, connection: Connection) -> ConnectionValues:
-    try:
-        extra = connection.extra_dejson
-    except ValueError:
-        raise ConfigurationError(f"connection {conn_id!r}: the extra is not a JSON object") from None
-    return ConnectionValues(
-        conn_id,
-        connection.host,
-        connection.port,
-        connection.schema,
-        connection.login,
-        connection.password,
-        extra if isinstance(extra, dict) else {},
-    )
+def _mask(vendor: Vendor) -> None:
+    for secret in vendor.secrets():
+        mask_secret(secret)
+
+
+def _hook_class(conn_id: str, conn_type: str | None) -> type[EventsHook]:
+    known = {kind["connection-type"]: kind for kind in _connection_types()}
+    if conn_type not in known:
+        raise ConfigurationError(
+            f"connection {conn_id!r} has the type {conn_type!r}; events are sent to one of {', '.join(known)}"
+        )
+    module, _, name = known[conn_type]["hook-class-name"].rpartition(".")
+    hook_class: type[EventsHook] = getattr(importlib.import_module(module), name)
+    return hook_class
 
 
 def _connection_types() -> list[dict[str, Any]]:

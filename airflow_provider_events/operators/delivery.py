@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.hooks.base import EventsHook
 
-__all__ = ["DeliveryOperator", "failing_for_good", "run_time"]
+__all__ = ["DeliveryOperator", "configured", "failing_for_good", "run_time", "task_name"]
 
 
 class DeliveryOperator(BaseOperator):
@@ -89,16 +89,16 @@ class DeliveryOperator(BaseOperator):
         from airflow_provider_events.operators.checkpoints import checkpoint_store
 
         ti = context["ti"]
-        name = _task_name(ti)
+        name = task_name(ti)
         with failing_for_good():
             self._hook = hook = EventsHook.for_connection(self.conn_id)
             store = checkpoint_store(
-                context, self.checkpoint_path or _configured("checkpoint_path"), name, self.resume_after_clear
+                context, self.checkpoint_path or configured("checkpoint_path"), name, self.resume_after_clear
             )
             try:
                 report = hook.deliver_source(
                     self.source(),
-                    rejected_path=self.rejected_path or _configured("rejected_path"),
+                    rejected_path=self.rejected_path or configured("rejected_path"),
                     rejected_name=f"{name}/try_{ti.try_number}.jsonl",
                     attempt=ti.try_number,
                     sent_at=run_time(context),
@@ -148,11 +148,13 @@ def run_time(context: Context) -> datetime | None:
     return getattr(dag_run, "start_date", None)
 
 
-def _configured(option: str) -> str | None:
+def configured(option: str) -> str | None:
+    """An option of Airflow's section `[events]`; None where it is blank."""
     return conf.get("events", option, fallback="") or None
 
 
-def _task_name(ti: Any) -> str:
+def task_name(ti: Any) -> str:
+    """A path that names the task instance, the same for all its tries."""
     parts = [ti.dag_id, ti.run_id, ti.task_id]
     if ti.map_index is not None and ti.map_index >= 0:
         parts.append(str(ti.map_index))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_events._compat import BaseOperator
-from airflow_provider_events.exceptions import ConfigurationError
+from airflow_provider_events.operators.counted import Counted, listed
 from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, run_time
 from airflow_provider_events.sources.mapping import EventMapping
-from airflow_provider_events.values import kind
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
@@ -106,58 +103,14 @@ class SendEventsOperator(DeliveryOperator):
 
     @events.setter
     def events(self, value: Any) -> None:
-        self._events = EventList(value) if isinstance(value, list | tuple) else value
+        self._events = Counted(value, "events") if isinstance(value, list | tuple) else value
 
     def source(self) -> Source:
         """The events, or the mapped rows."""
         from airflow_provider_events.sources.records import EventRecords
 
-        return EventRecords(_listed(self._events), self.mapping)
+        return EventRecords(listed(self._events, "events"), self.mapping)
 
     def query(self) -> Any:
         """The mapping; the events themselves are compared by their digest."""
         return self.mapping and self.mapping.model_dump()
-
-
-class EventList(Sequence[Any]):
-    """Events that print as their number: rendered templates are stored, and must not hold customers."""
-
-    def __init__(self, events: Sequence[Any]) -> None:
-        self._events = events
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._events[index]
-
-    def __len__(self) -> int:
-        return len(self._events)
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} events>"
-
-    __str__ = __repr__
-
-
-def _listed(events: Any) -> Any:
-    """The list in what a template or an XCom gave."""
-    if events is None:
-        return ()
-    if isinstance(events, str):
-        events = _parsed(events)
-    if isinstance(events, Mapping) or not hasattr(events, "__iter__"):
-        raise ConfigurationError(f"events: has to be a list of events, not {kind(events)}")
-    return events
-
-
-def _parsed(text: str) -> Any:
-    """A rendered template is text: JSON, or what Python prints of a list."""
-    if text.strip() in ("", "None"):
-        return ()
-    try:
-        return json.loads(text)
-    except ValueError:
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise ConfigurationError(
-                "events: the rendered text is no list; pass the XComArg itself, or add `| tojson` to the template"
-            ) from None

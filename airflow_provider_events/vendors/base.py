@@ -13,7 +13,6 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote, urlsplit
@@ -22,9 +21,9 @@ import orjson
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Encoded, Outcome, Page, Request, Verdict
+from airflow_provider_events.exchange import Answer, Encoded, Listing, Outcome, Request, Verdict
 
-__all__ = ["ConnectionValues", "ExtraField", "Listing", "StandardField", "Vendor", "registry"]
+__all__ = ["ConnectionValues", "ExtraField", "StandardField", "Vendor", "registry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +124,6 @@ COMMON_EXTRAS = (
     ExtraField("verify", "Verify TLS", "true, false, or the path of a CA bundle", default="true"),
     ExtraField("proxy", "Proxy URL", "HTTP proxy for this connection, e.g. http://proxy.example.com:3128"),
 )
-
-
-class Listing(ABC):
-    """Pages of entries, the latest update first."""
-
-    window: timedelta
-
-    @abstractmethod
-    def request(self, limit: int, after: datetime, before: datetime | None) -> Request:
-        """At most `limit` entries updated after one time and before another."""
-
-    @abstractmethod
-    def read(self, answer: Answer) -> Outcome | Page:
-        """Which of the searched identities are on a page."""
 
 
 class Vendor(ABC):

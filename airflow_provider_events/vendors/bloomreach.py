@@ -8,12 +8,12 @@ https://documentation.bloomreach.com/engagement/reference/tracking-api-error-mes
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_events.events import Event
-from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
 from airflow_provider_events.values import json_object
 from airflow_provider_events.vendors.base import (
@@ -24,6 +24,7 @@ from airflow_provider_events.vendors.base import (
     by_status,
     delivered,
     dumps,
+    found,
     json_body,
     segment,
     words,
@@ -50,6 +51,11 @@ class Bloomreach(Vendor):
     )
     extra_fields = (
         ExtraField("project_token", "Project token", "Project settings > Access management > API", required=True),
+        ExtraField(
+            "lookup_event_type",
+            "Look-up event type",
+            "Look customers up by one event of this type (needs Events > Get); blank: by export",
+        ),
     )
     max_batch_size = 50
     max_in_flight = 32
@@ -60,7 +66,8 @@ class Bloomreach(Vendor):
 
     def __init__(self, values: ConnectionValues) -> None:
         super().__init__(values)
-        self._track = f"/track/v2/projects/{segment(self.extra['project_token'])}"
+        project = segment(self.extra["project_token"])
+        self._track, self._data = f"/track/v2/projects/{project}", f"/data/v2/projects/{project}"
 
     def headers(self) -> dict[str, str]:
         """Private access (`Basic`) with a key ID, public access (`Token`) without."""
@@ -75,10 +82,7 @@ class Bloomreach(Vendor):
 
     def encode(self, event: Event) -> Encoded:
         """`customer_ids`, `event_type`, `properties`, and `timestamp` in seconds with its microseconds."""
-        customer_ids = {name: str(value) for name, value in event.identity.items()}
-        for name, value in customer_ids.items():
-            if value.lower() in ("null", "undefined") or not any(map(str.isalnum, value)):
-                raise InvalidEvent(f"identity.{name}", "an id needs a letter or digit, and is not null or undefined")
+        customer_ids = _customer_ids(event.identity)
         properties = json_object(event.properties, "properties")
         wire: dict[str, Any] = {
             "customer_ids": customer_ids,
@@ -108,6 +112,36 @@ class Bloomreach(Vendor):
             return delivered() if count == 1 else _read_commands(data.get("results"), count)
         return _failure(answer, data)
 
+    def lookup(self, identity: Mapping[str, str | int]) -> Request:
+        """`POST …/customers/export-one`, or one event of the connection's look-up event type.
+
+        https://documentation.bloomreach.com/engagement/reference/export-a-customer-2
+        https://documentation.bloomreach.com/engagement/reference/export-events-2
+        """
+        if not self.login:
+            raise ConfigurationError(
+                f"connection {self.conn_id!r}: customers can be looked up with private access only; fill in the field "
+                "'API key ID' (login), and the API secret as the password"
+            )
+        wanted: dict[str, Any] = {"customer_ids": _customer_ids(identity)}
+        if (event_type := self.extra["lookup_event_type"]) is None:
+            return Request("POST", f"{self._data}/customers/export-one", dumps(wanted))
+        wanted |= {"event_types": [event_type], "order": "desc", "limit": 1, "skip": 0}
+        return Request("POST", f"{self._data}/customers/events", dumps(wanted))
+
+    def read_lookup(self, answer: Answer) -> Outcome:
+        """200 with `success`, flat or in a `value`; the vendor's own words for a missing customer, by any status."""
+        data = json_body(answer)
+        if isinstance(data, dict):
+            return found() if answer.status == 200 and data.get("success") is True else _failure(answer, data)
+        # All events of a customer may be longer than what is read of an answer: only a profile is an object so long.
+        cut_off = answer.status == 200 and len(answer.body) > MAX_EVENT_BYTES and answer.body.startswith(b"{")
+        return found() if cut_off else by_status(answer)
+
+    def lookup_quota(self) -> float:
+        """That of tracking: none is published for reading, and both come from the same address."""
+        return 6000
+
     def probe(self) -> Request:
         """`GET …/system/time`."""
         return Request("GET", f"{self._track}/system/time")
@@ -116,6 +150,14 @@ class Bloomreach(Vendor):
         """200 with `success`."""
         outcome = self.read(answer, 1)
         return outcome if isinstance(outcome, Outcome) else outcome[0]
+
+
+def _customer_ids(identity: Mapping[str, str | int]) -> dict[str, str]:
+    customer_ids = {name: str(value) for name, value in identity.items()}
+    for name, value in customer_ids.items():
+        if value.lower() in ("null", "undefined") or not any(map(str.isalnum, value)):
+            raise InvalidEvent(f"identity.{name}", "an id needs a letter or digit, and is not null or undefined")
+    return customer_ids
 
 
 def _check_sizes(body: bytes, properties: dict[str, Any]) -> None:

@@ -7,20 +7,25 @@ https://docs.embeddables.com/api-reference/events/create-event
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
-from airflow_provider_events.values import json_object
+from airflow_provider_events.exchange import Answer, Encoded, Listing, Outcome, Page, Request, Verdict
+from airflow_provider_events.values import json_object, parse_time
 from airflow_provider_events.vendors.base import (
+    ConnectionValues,
     ExtraField,
     StandardField,
     Vendor,
     by_status,
     delivered,
     dumps,
+    found,
     json_body,
     segment,
     words,
@@ -43,9 +48,21 @@ class Embeddables(Vendor):
     extra_fields = (
         ExtraField("project_id", "Project ID", "Starts with pr_; Settings > Credentials and Endpoints", required=True),
         ExtraField("embeddable_id", "Embeddable ID", "Starts with flow_; for events whose identity names none"),
+        ExtraField(
+            "lookup_days",
+            "Look-up window (days)",
+            "Entries are searched among those updated in so many days",
+            "number",
+            default=30,
+            minimum=0.001,
+        ),
     )
     identity_keys = "exactly one User Data key (`email`, …), and optionally `embeddable_id`"
     deduplication = "none documented"
+
+    def __init__(self, values: ConnectionValues) -> None:
+        super().__init__(values)
+        self._project = f"/projects/{segment(self.extra['project_id'])}"
 
     def headers(self) -> dict[str, str]:
         """`X-Api-Key`, as the vendor's own examples send it."""
@@ -53,17 +70,11 @@ class Embeddables(Vendor):
 
     def encode(self, event: Event) -> Encoded:
         """`custom_event_props` is a JSON document in a string, and so is the identifier's value."""
-        identity = dict(event.identity)
-        embeddable_id = identity.pop("embeddable_id", None) or self.extra["embeddable_id"]
-        if not embeddable_id:
-            raise InvalidEvent("identity.embeddable_id", "needed here, or as 'Embeddable ID' of the connection")
-        if len(identity) != 1:
-            raise InvalidEvent("identity", f"Embeddables takes exactly one identifier, not {len(identity)}")
+        embeddable_id, key, value = self._identified(event.identity)
         if not _SNAKE_CASE.fullmatch(event.name):
             raise InvalidEvent("name", "has to be snake_case: lower-case letters, digits and underscores")
         if event.timestamp is None:
             raise InvalidEvent("timestamp", "Embeddables requires one")
-        ((key, value),) = identity.items()
         body = dumps(
             {
                 "embeddable_id": embeddable_id,
@@ -75,9 +86,20 @@ class Embeddables(Vendor):
         )
         return Encoded(body, self.key(event, body))
 
+    def _identified(self, given: Mapping[str, str | int]) -> tuple[str | int, str, str | int]:
+        """Embeddable, and key and value of the one identifier."""
+        identity = dict(given)
+        embeddable_id = identity.pop("embeddable_id", None) or self.extra["embeddable_id"]
+        if not embeddable_id:
+            raise InvalidEvent("identity.embeddable_id", "needed here, or as 'Embeddable ID' of the connection")
+        if len(identity) != 1:
+            raise InvalidEvent("identity", f"Embeddables takes exactly one identifier, not {len(identity)}")
+        ((key, value),) = identity.items()
+        return embeddable_id, key, value
+
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """`POST /projects/{projectId}/events`."""
-        return Request("POST", f"/projects/{segment(self.extra['project_id'])}/events", pieces[0].body)
+        return Request("POST", f"{self._project}/events", pieces[0].body)
 
     def read(self, answer: Answer, count: int) -> Outcome:
         """200 with the stored event; 401 `unauthorized`; 404 `entry_not_found` in either case."""
@@ -97,15 +119,97 @@ class Embeddables(Vendor):
             return delivered(words(data["entry_id"]))
         return by_status(answer, code, reason)
 
+    def lookup(self, identity: Mapping[str, str | int]) -> Request | None:
+        """`GET …/entries/{entry_id}` where the identity is the entry's id; any other key has to be searched for."""
+        if "entry_id" not in identity:
+            self._identified(identity)
+            return None
+        if len(identity) != 1:
+            raise InvalidEvent("identity", "entry_id stands alone")
+        return Request("GET", f"{self._project}/entries/{segment(str(identity['entry_id']))}")
+
+    def read_lookup(self, answer: Answer) -> Outcome:
+        """200 with the entry; 404 `entry_not_found`."""
+        outcome = self.read(answer, 1)
+        return found() if outcome.verdict is Verdict.DELIVERED else outcome
+
+    def listing(self, identities: Sequence[Mapping[str, str | int]]) -> Listing:
+        """`GET …/entries`, the latest update first."""
+        return EntryPages(
+            f"{self._project}/entries",
+            timedelta(days=self.extra["lookup_days"]),
+            [self._identified(identity) for identity in identities],
+            self.read_probe,
+        )
+
     def probe(self) -> Request:
         """`GET /projects/{projectId}/embeddables`: needs the key, returns no customer."""
-        return Request("GET", f"/projects/{segment(self.extra['project_id'])}/embeddables")
+        return Request("GET", f"{self._project}/embeddables")
 
     def read_probe(self, answer: Answer) -> Outcome:
         """200 with a list."""
         if answer.status == 200 and isinstance(json_body(answer), list):
             return delivered()
         return self.read(answer, 1) if answer.status >= 300 else by_status(answer)
+
+
+class EntryPages:
+    """The project's entries, searched for identifiers. Only what is compared is read of an entry's User Data.
+
+    The API has no filter by embeddable or User Data, and no page number: the next page ends where the last one began.
+
+    :param wanted: embeddable, key and value of each identifier.
+    :param refusal: reads an answer that is no list.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        window: timedelta,
+        wanted: Sequence[tuple[str | int, str, str | int]],
+        refusal: Callable[[Answer], Outcome],
+    ) -> None:
+        self.window = window
+        self._path = path
+        self._refusal = refusal
+        self._wanted: dict[Any, dict[str, dict[str | int, list[int]]]] = {}
+        for position, (embeddable_id, key, value) in enumerate(wanted):
+            self._wanted.setdefault(embeddable_id, {}).setdefault(key, {}).setdefault(value, []).append(position)
+
+    def request(self, limit: int, after: datetime, before: datetime | None) -> Request:
+        """`limit`, `direction=DESC`, `updated_after`, `updated_before`; sorted by last update by default."""
+        times = {"updated_after": after, "updated_before": before}
+        query = "".join(f"&{name}={segment(_milliseconds(time))}" for name, time in times.items() if time)
+        return Request("GET", f"{self._path}?limit={limit}&direction=DESC{query}")
+
+    def read(self, answer: Answer) -> Outcome | Page:
+        """A bare list of entries."""
+        entries = json_body(answer)
+        if answer.status != 200 or not isinstance(entries, list):
+            outcome = self._refusal(answer)
+            return outcome if outcome.verdict is not Verdict.DELIVERED else by_status(answer)
+        try:
+            ids = [entry["entry_id"] for entry in entries]
+            times = [parse_time(entry["updated_at"], "updated_at") for entry in entries]
+            positions = [n for entry in entries for n in self._matches(entry)]
+        except (KeyError, TypeError, InvalidEvent):
+            return Outcome(Verdict.RETRY, "http_200", "a list of something else than entries")
+        return Page(ids, max(times, default=None), min(times, default=None), positions)
+
+    def _matches(self, entry: Any) -> list[int]:
+        keys = self._wanted.get(entry["embeddable_id"])
+        if keys is None:
+            return []
+        try:
+            data = orjson.loads(entry["entry_data"])
+        except ValueError:
+            return []
+        found_at: list[int] = []
+        for key, positions in keys.items():
+            value = data.get(key) if isinstance(data, dict) else None
+            if isinstance(value, str | int) and not isinstance(value, bool):
+                found_at += positions.get(value, ())
+        return found_at
 
 
 def _milliseconds(moment: datetime) -> str:

@@ -7,7 +7,7 @@ https://help.vtcdn.net/kb/confirmation-event/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_provider_events.events import Event
@@ -20,6 +20,7 @@ from airflow_provider_events.vendors.base import (
     by_status,
     delivered,
     dumps,
+    found,
     json_body,
     segment,
     words,
@@ -119,12 +120,26 @@ class Vibetrace(Vendor):
                 return delivered()
         return by_status(answer, reason=reason)
 
+    def lookup(self, identity: Mapping[str, str | int]) -> Request:
+        """`GET /user/{email}`; https://help.vtcdn.net/knowledge-base/how-to-update-an-user-through-api/"""
+        if list(identity) != ["email"] or "@" not in str(identity["email"]):
+            raise InvalidEvent("identity", "Vibetrace looks users up by email, and by nothing else")
+        return Request("GET", f"/user/{segment(str(identity['email']))}")
+
+    def read_lookup(self, answer: Answer) -> Outcome:
+        """200 with a user object; 404 `User not found`."""
+        data = json_body(answer)
+        if answer.status == 200 and isinstance(data, dict) and data and "errors" not in data:
+            return found()
+        outcome = self.read(answer, 1)
+        return by_status(answer) if outcome.verdict is Verdict.DELIVERED else outcome
+
     def probe(self) -> Request:
         """`GET /user/{email}` of an address that cannot exist: read-only, and no customer comes back."""
         return Request("GET", f"/user/{segment('connection-test@airflow.invalid')}")
 
     def read_probe(self, answer: Answer) -> Outcome:
         """The vendor's own 404, or a user object: in both cases it let us in."""
-        found = answer.status == 200 and isinstance(json_body(answer), dict)
+        user = answer.status == 200 and isinstance(json_body(answer), dict)
         outcome = self.read(answer, 1)
-        return delivered() if found or outcome.verdict is Verdict.MISSING else outcome
+        return delivered() if user or outcome.verdict is Verdict.MISSING else outcome

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 from airflow_provider_events.events import Event
-from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
 from airflow_provider_events.values import json_object
 from airflow_provider_events.vendors.base import (
@@ -25,6 +26,7 @@ from airflow_provider_events.vendors.base import (
     by_status,
     delivered,
     dumps,
+    found,
     json_body,
     segment,
     words,
@@ -95,10 +97,7 @@ class WebEngage(Vendor):
         """`userId` or `anonymousId`, `eventName`, `eventTime` to the second with its own offset, `eventData`."""
         if len(event.identity) != 1 or next(iter(event.identity)) not in ("userId", "anonymousId"):
             raise InvalidEvent("identity", "WebEngage takes exactly one of userId and anonymousId")
-        user = {name: str(value) for name, value in event.identity.items()}
-        for name, value in user.items():
-            if len(value) > MAX_ID_LENGTH:
-                raise InvalidEvent(f"identity.{name}", f"longer than {MAX_ID_LENGTH} characters")
+        user = {name: _user_id(name, value) for name, value in event.identity.items()}
         _check_name("name", event.name, MAX_NAME_LENGTH)
         wire: dict[str, Any] = {**user, "eventName": event.name}
         if event.timestamp is not None:
@@ -129,6 +128,44 @@ class WebEngage(Vendor):
             return Outcome(Verdict.REJECTED, f"http_{answer.status}", reason or "an answer of status error")
         return by_status(answer, reason=reason)
 
+    def lookup(self, identity: Mapping[str, str | int]) -> Request:
+        """A GDPR portability request: nothing else that is documented reads a user. Only if the connection says so.
+
+        Its id must be new each time: a repeated one would be refused in the same words as an unknown user.
+        https://docs.webengage.com/docs/rest-api-gdpr-requests
+        """
+        if self.extra["existence_check"] != "portability":
+            raise ConfigurationError(
+                f"connection {self.conn_id!r}: WebEngage documents no way to look a user up. Send without asking, or "
+                "set 'Existence check' (extra key 'existence_check') to portability: each user found is then on record "
+                "in the account with a GDPR portability request"
+            )
+        if list(identity) != ["userId"]:
+            raise InvalidEvent("identity", "WebEngage looks users up by userId, and by nothing else")
+        user = {"identity_type": "cuid", "identity_value": _user_id("userId", identity["userId"])}
+        body = {
+            "subject_request_id": uuid4().hex,
+            "subject_request_type": "portability",
+            "subject_identities": [user],
+        }
+        return Request("POST", f"{self._account}/opengdpr_requests", dumps(body))
+
+    def read_lookup(self, answer: Answer) -> Outcome:
+        """201 with the profile; 400 for an unknown user, unless it speaks of the licence code."""
+        data = json_body(answer)
+        response = data.get("response") if isinstance(data, dict) else None
+        reason = words(response.get("message")) if isinstance(response, dict) else ""
+        if answer.status in (200, 201) and isinstance(data, dict) and "subject_request_id" in data:
+            return found()
+        if answer.status == 400 and isinstance(data, dict):
+            wrong = "licen" in reason.lower()
+            return Outcome(Verdict.REFUSED if wrong else Verdict.MISSING, "http_400", reason)
+        return by_status(answer, reason=reason)
+
+    def lookup_quota(self) -> float:
+        """100 GDPR requests per minute."""
+        return 100
+
     def probe(self) -> Request:
         """An event without user and name: the API documents no read call, and this one can store nothing."""
         return Request("POST", f"{self._account}/events", b"{}")
@@ -138,6 +175,12 @@ class WebEngage(Vendor):
         outcome = self.read(answer, 1)
         empty = outcome.verdict is Verdict.REJECTED and "cannot be empty" in outcome.reason
         return delivered() if empty else outcome
+
+
+def _user_id(name: str, value: str | int) -> str:
+    if len(str(value)) > MAX_ID_LENGTH:
+        raise InvalidEvent(f"identity.{name}", f"longer than {MAX_ID_LENGTH} characters")
+    return str(value)
 
 
 def _check_name(field: str, name: str, limit: int) -> None:

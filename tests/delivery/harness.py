@@ -7,10 +7,11 @@ import json
 import selectors
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,19 +19,22 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 
 from airflow_provider_events.delivery.engine import Engine, Limits
-from airflow_provider_events.delivery.job import Delivery, prepare
+from airflow_provider_events.delivery.job import Codec, Delivery, Plan, prepare
 from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.observer import Counters
-from airflow_provider_events.delivery.options import DeliveryOptions, MissingEntryPolicy
+from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
-from airflow_provider_events.delivery.transport import AiohttpTransport, Endpoint
-from airflow_provider_events.events import DeliveryReport, Event, Record, Rejection
+from airflow_provider_events.delivery.resume import Resumable
+from airflow_provider_events.delivery.sinks import RejectedSink
+from airflow_provider_events.delivery.transport import AiohttpTransport, Endpoint, Transport
+from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
 from tests.conftest import CUSTOMERS, IDENTITY_KEYS
 
 VENDORS = list(IDENTITY_KEYS)
+MAX_IN_FLIGHT = 4
 SENT_AT = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 
 # Long enough never to end a test that should heal, with pauses short enough not to be noticed.
@@ -55,11 +59,26 @@ def events(vendor: str, count: int, **fields: Any) -> list[Event]:
     ]
 
 
-def records(source: Iterable[Event], chunk_size: int = 100) -> Iterator[list[Record]]:
-    """The records of these events, numbered from 1."""
+class Given:
+    """A source that is read once: the chunks of an iterator."""
+
+    keyed = False
+
+    def __init__(self, chunks: Iterator[Sequence[Record]]) -> None:
+        self._chunks = chunks
+
+    def key(self, record: Record) -> Any:
+        """There is none."""
+
+    def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
+        """The iterator itself."""
+        return self._chunks
+
+
+def records(source: Iterable[Event], chunk_size: int = 100) -> Given:
+    """These events as a source, numbered from 1."""
     numbered = (Record(row, event) for row, event in enumerate(source, start=1))
-    while chunk := list(islice(numbered, chunk_size)):
-        yield chunk
+    return Given(iter(lambda: list(islice(numbered, chunk_size)), []))
 
 
 def sent_numbers(sandbox: Any, vendor: str, outcome: str | None = "accepted") -> list[int]:
@@ -87,6 +106,7 @@ class Silent:
 
     def __init__(self) -> None:
         self.shown: list[Request] = []
+        self.report: DeliveryReport
 
     def progress(self, counters: Counters) -> None:
         """See `DeliveryObserver.progress`."""
@@ -95,26 +115,51 @@ class Silent:
         """See `DeliveryObserver.would_send`."""
         self.shown.append(request)
 
+    def finished(self, report: DeliveryReport, examples: Mapping[str, Sequence[str]]) -> None:
+        """See `DeliveryObserver.finished`."""
+        self.report = report
 
-class KeptSink:
-    """A rejected sink in memory; full after `room` rejections."""
+
+class Memory:
+    """A storage in memory; full after some lines."""
 
     uri = "memory"
 
-    def __init__(self, room: int = 1_000_000) -> None:
-        self.rejections: list[Rejection] = []
+    def __init__(self, room: int) -> None:
+        self.lines: list[bytes] = []
         self._room = room
+
+    def append(self, data: bytes) -> None:
+        """See `Storage.append`."""
+        lines = data.splitlines()
+        if len(self.lines) + len(lines) > self._room:
+            raise OSError(28, "No space left on device")
+        self.lines += lines
+
+    def lines_of(self, uri: str) -> Iterable[bytes]:
+        """See `Storage.lines_of`."""
+        return ()
+
+    def remove(self) -> None:
+        """See `Storage.remove`."""
+
+
+class KeptSink(RejectedSink):
+    """Rejected events in memory."""
+
+    def __init__(self, room: int = 1_000_000) -> None:
+        self.memory = Memory(room)
+        super().__init__(self.memory)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """One object for each."""
+        return [json.loads(line) for line in self.memory.lines]
 
     @property
     def rows(self) -> list[int]:
-        """Rows rejected, in ascending order."""
-        return sorted(rejection.row for rejection in self.rejections)
-
-    def write(self, record: Record, rejection: Rejection) -> None:
-        """See `RejectedSink.write`."""
-        if len(self.rejections) == self._room:
-            raise OSError(28, "No space left on device")
-        self.rejections.append(rejection)
+        """Their rows, in ascending order."""
+        return sorted(line["row"] for line in self.lines)
 
 
 def vendor_at(sandbox: Any, name: str, **changes: Any) -> Vendor:
@@ -125,31 +170,37 @@ def vendor_at(sandbox: Any, name: str, **changes: Any) -> Vendor:
 
 
 def delivery(vendor: Vendor, *, timeout_seconds: float = 5.0, verify: bool | str = True, **changes: Any) -> Delivery:
-    """A delivery to that vendor over HTTP; `changes` are arguments of `Delivery`, or of its limits or options."""
-    limits = Limits(
-        changes.pop("batch_size", vendor.max_batch_size),
-        changes.pop("max_in_flight", 4),
-        changes.pop("drain_seconds", 5.0),
-    )
-    option_names = ("on_missing_entry", "max_rejected", "dry_run")
-    options = DeliveryOptions(**{name: changes.pop(name) for name in option_names if name in changes})
+    """A delivery to that vendor over HTTP; for `changes` see `planned`."""
+    changes = {"batch_size": vendor.max_batch_size, **changes}
     endpoint = Endpoint(
         vendor.base_url,
         vendor.headers(),
         timeout_seconds=timeout_seconds,
         verify=verify,
-        max_connections=limits.max_in_flight,
+        max_connections=changes.get("max_in_flight", MAX_IN_FLIGHT),
     )
-    arguments: dict[str, Any] = {
-        "vendor": vendor.conn_type,
-        "options": options,
-        "limits": limits,
-        "requests_per_minute": None,
-        "sent_at": SENT_AT,
-        "observer": Silent(),
-        "policy": QUICK,
-    }
-    return Delivery(vendor, lambda: AiohttpTransport(endpoint), **{**arguments, **changes})
+    return planned(vendor, lambda: AiohttpTransport(endpoint), vendor=vendor.conn_type, **changes)
+
+
+def planned(
+    codec: Codec,
+    open_transport: Callable[[], Transport],
+    *,
+    observer: Silent | None = None,
+    sink: RejectedSink | None = None,
+    **changes: Any,
+) -> Delivery:
+    """A delivery; `changes` are fields of its plan, of the plan's limits, or of the plan's options."""
+    limits = Limits(
+        changes.pop("batch_size", 10),
+        changes.pop("max_in_flight", MAX_IN_FLIGHT),
+        changes.pop("drain_seconds", 5.0),
+    )
+    options = DeliveryOptions(
+        **{name: changes.pop(name) for name in ("on_missing_entry", "max_rejected", "dry_run") if name in changes}
+    )
+    plan = {"vendor": "plain", "requests_per_minute": None, "sent_at": SENT_AT, "policy": QUICK, **changes}
+    return Delivery(codec, open_transport, Plan(options=options, limits=limits, **plan), observer or Silent(), sink)
 
 
 class OddServer:
@@ -309,10 +360,15 @@ def faulty(count: int, first: int = 1) -> list[Record]:
     return [Record(row, None, None, InvalidEvent("name", "missing")) for row in range(first, first + count)]
 
 
-def chunked(source: Sequence[Record], size: int = 100) -> Iterator[list[Record]]:
+def mixed(*kinds: bool, size_bytes: int = 0) -> list[Record]:
+    """Rows from 1: an event where it says True, else none. An event's id is the number of its row."""
+    numbered = enumerate(kinds, start=1)
+    return [(rows(row, size_bytes)[-1] if good else faulty(1, row)[0]) for row, good in numbered]
+
+
+def chunked(source: Sequence[Record], size: int = 100) -> Given:
     """Records as a source gives them."""
-    for at in range(0, len(source), size):
-        yield list(source[at : at + size])
+    return Given(source[at : at + size] for at in range(0, len(source), size))
 
 
 @dataclass
@@ -326,25 +382,32 @@ class Run:
     drain_seconds: float = 15.0
     requests_per_minute: float | None = None
     policy: RetryPolicy = field(default_factory=RetryPolicy)
-    on_missing_entry: MissingEntryPolicy = "reject"
-    sink: Any = None
+    options: DeliveryOptions = field(default_factory=DeliveryOptions)
+    sink: KeptSink | None = None
 
     def __post_init__(self) -> None:
         self.transport = FakeTransport(self.answer)
         self.ledger = Ledger("plain", self.sink)
         self.engine: Engine
 
-    async def through(self, source: Iterator[Sequence[Record]]) -> DeliveryReport:
+    async def through(self, source: Given) -> DeliveryReport:
         """Deliver; the accounts."""
         self.engine = Engine(
             self.wire,
             self.transport,
             self.ledger,
             Limits(self.batch_size, self.max_in_flight, self.drain_seconds),
+            self.options,
             pacer=Pacer(self.requests_per_minute),
             policy=self.policy,
-            on_missing_entry=self.on_missing_entry,
             observer=Silent(),
         )
-        await self.engine.run(prepare(source, self.wire, SENT_AT))
+        prepared = partial(prepare, codec=self.wire, sent_at=SENT_AT)
+        chunks = Resumable(source, prepared, None, "restart", lambda start: None, lambda: None)
+        try:
+            await self.engine.run(chunks)
+        finally:
+            if self.sink:
+                self.sink.write(self.ledger.frontier.leftover_rejected())
+                self.sink.flush()
         return self.ledger.report()

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import RetryPolicy
 from airflow_provider_events.delivery.transport import TransportError
 from airflow_provider_events.events import Record
@@ -25,7 +26,7 @@ from airflow_provider_events.exceptions import (
     VendorUnavailable,
 )
 from airflow_provider_events.exchange import Answer, Request
-from tests.delivery.harness import KeptSink, PlainWire, Run, chunked, faulty, rows, said, simulate
+from tests.delivery.harness import Given, KeptSink, PlainWire, Run, chunked, faulty, mixed, rows, said, simulate
 
 
 async def deliver_all(request: Request) -> Answer:
@@ -66,7 +67,7 @@ def test_batches_are_cut_by_bytes(size_bytes: int, sizes: list[int]) -> None:
 @given(st.lists(st.integers(1, 60), max_size=80), st.data())
 def test_batches_depend_on_the_rows_alone(sizes: list[int], data: st.DataObject) -> None:
     """However the source cuts its chunks, and however fast the answers are: the same requests."""
-    source = [row for n, size in enumerate(sizes) for row in (rows(1, size) if size > 5 else faulty(1, n))]
+    source = [mixed(*[size > 5] * row, size_bytes=size)[-1] for row, size in enumerate(sizes, start=1)]
 
     def sent(chunk_size: int, max_in_flight: int) -> list[list[str]]:
         async def answer(request: Request) -> Answer:
@@ -92,14 +93,14 @@ def test_runs_of_faulty_rows_are_settled_a_thousand_at_a_time() -> None:
             yield faulty(100, 1 + 100 * n)
 
     run = Run(deliver_all, batch_size=10, max_in_flight=1, sink=KeptSink())
-    report = simulate(run.through(source()))
+    report = simulate(run.through(Given(source())))
     assert (report.read, report.rejected, report.requests) == (5000, 5000, 0)
     read_ahead = [100 * n - settled for n, settled in enumerate(seen)]
     assert max(read_ahead) <= 1000 + 200
 
 
 def test_faulty_rows_do_not_take_places_in_a_request() -> None:
-    source = [row for n in range(20) for row in (*faulty(1, n), *rows(1, 3))]
+    source = mixed(*[False, True] * 20)
     run = Run(deliver_all, batch_size=10)
     report = simulate(run.through(chunked(source, 7)))
     assert [len(ids) for ids in bodies(run)] == [10, 10]
@@ -144,7 +145,7 @@ def test_the_source_is_read_no_more_than_two_chunks_ahead() -> None:
         return said(200, "delivered")
 
     run = Run(answer, batch_size=5, max_in_flight=4)
-    assert simulate(run.through(source())).delivered == 2000
+    assert simulate(run.through(Given(source()))).delivered == 2000
     assert max(ahead) <= 2 * 50 + 4 * 5
 
 
@@ -158,7 +159,7 @@ def test_batches_go_out_before_the_source_ends() -> None:
             yield rows(10)
 
     run = Run(deliver_all, batch_size=10, max_in_flight=1)
-    simulate(run.through(source()))
+    simulate(run.through(Given(source())))
     assert delivered_at_row[-1] >= 17
 
 
@@ -173,7 +174,7 @@ def test_each_outcome_is_counted_by_itself() -> None:
         return said(200, verdicts)
 
     sink = KeptSink()
-    run = Run(answer, batch_size=4, on_missing_entry="skip", sink=sink)
+    run = Run(answer, batch_size=4, options=DeliveryOptions(on_missing_entry="skip"), sink=sink)
     report = simulate(run.through(chunked(rows(8))))
     assert (report.read, report.delivered, report.rejected, report.skipped) == (8, 4, 2, 2)
     assert sink.rows == [2, 6]
@@ -256,7 +257,9 @@ def test_a_missing_entry(policy: Any, rejected: int, skipped: int) -> None:
     async def answer(request: Request) -> Answer:
         return said(404, "missing") if request.body == b"3" else said(200, "delivered")
 
-    report = simulate(Run(answer, batch_size=1, on_missing_entry=policy).through(chunked(rows(5))))
+    report = simulate(
+        Run(answer, batch_size=1, options=DeliveryOptions(on_missing_entry=policy)).through(chunked(rows(5)))
+    )
     assert (report.delivered, report.rejected, report.skipped) == (4, rejected, skipped)
 
 
@@ -265,7 +268,7 @@ def test_a_missing_entry_that_shall_fail_ends_the_delivery_and_names_the_row() -
         await asyncio.sleep(0.1)
         return said(404, "missing", x_request_id="r-1") if request.body == b"3" else said(200, "delivered")
 
-    run = Run(answer, batch_size=1, max_in_flight=2, on_missing_entry="fail")
+    run = Run(answer, batch_size=1, max_in_flight=2, options=DeliveryOptions(on_missing_entry="fail"))
     with pytest.raises(EntryMissing, match="row 3") as caught:
         simulate(run.through(chunked(rows(500))))
     assert (caught.value.status, caught.value.request_id, caught.value.retryable) == (404, "r-1", True)
@@ -327,7 +330,7 @@ def test_the_first_failure_is_the_one_that_is_raised() -> None:
         await asyncio.sleep(0.1 * len(run.transport.sent))
         return said(401, "refused") if request.body == b"2" else said(404, "missing")
 
-    run = Run(answer, batch_size=1, max_in_flight=3, on_missing_entry="fail")
+    run = Run(answer, batch_size=1, max_in_flight=3, options=DeliveryOptions(on_missing_entry="fail"))
     with pytest.raises(EntryMissing, match="row 1"):
         simulate(run.through(chunked(rows(3))))
     assert run.ledger.report().rejected == 2
@@ -344,27 +347,6 @@ def test_a_defect_in_a_vendor_ends_the_delivery_with_closed_accounts() -> None:
         simulate(run.through(chunked(rows(30))))
     report = run.ledger.report()
     assert report.read == report.delivered + report.unsent
-
-
-@pytest.mark.parametrize("source", [faulty(10), rows(10)], ids=["rejected by us", "rejected by the vendor"])
-def test_the_accounts_close_when_rejected_events_cannot_be_written(source: list[Record]) -> None:
-    async def answer(request: Request) -> Answer:
-        return said(200, ["rejected"] * ((request.body or b"").count(b",") + 1))
-
-    run = Run(answer, sink=KeptSink(room=2))
-    with pytest.raises(OSError, match="No space left"):
-        simulate(run.through(chunked(source)))
-    assert run.ledger.report().read == 10
-
-
-def test_events_delivered_beside_one_that_cannot_be_written_are_counted() -> None:
-    async def answer(request: Request) -> Answer:
-        return said(200, ["rejected", *["delivered"] * 9])
-
-    run = Run(answer, sink=KeptSink(room=0))
-    with pytest.raises(OSError, match="No space left"):
-        simulate(run.through(chunked(rows(10))))
-    assert run.ledger.report().delivered == 9
 
 
 # -- everything at once --------------------------------------------------------------------------------------------
@@ -393,7 +375,9 @@ def test_every_event_has_exactly_one_outcome_and_the_sums_close(
 ) -> None:
     """Whatever the vendor answers, in whatever order, and whenever somebody stops it."""
     chance = random.Random(seed)
-    fate = {str(n): chance.choices(["delivered", "rejected", "missing"], [8, 1, 1])[0] for n in range(1, count + 1)}
+    kinds = chance.choices([True, False], [9, 1], k=count)
+    events = [str(row) for row, good in enumerate(kinds, start=1) if good]
+    fate = {n: chance.choices(["delivered", "rejected", "missing"], [8, 1, 1])[0] for n in events}
     accepted: Counter[str] = Counter()
 
     async def answer(request: Request) -> Answer:
@@ -419,10 +403,14 @@ def test_every_event_has_exactly_one_outcome_and_the_sums_close(
                 return said(200, verdicts)
 
     sink = KeptSink()
-    run = Run(answer, batch_size=batch_size, max_in_flight=max_in_flight, on_missing_entry=policy, sink=sink)
-    # Faulty rows stand between the events; their numbers are above those of the events.
-    source: list[Record] = [*rows(count), *faulty(chance.randrange(5), count + 1)]
-    chance.shuffle(source)
+    run = Run(
+        answer,
+        batch_size=batch_size,
+        max_in_flight=max_in_flight,
+        options=DeliveryOptions(on_missing_entry=policy),
+        sink=sink,
+    )
+    source = mixed(*kinds)
 
     async def main() -> DeliveryError | None:
         if stop_after is not None:

@@ -7,8 +7,8 @@ import contextvars
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from itertools import count
 from types import FrameType
@@ -16,9 +16,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.job import Delivery, on_own_loop
-from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import RetryPolicy
 from airflow_provider_events.delivery.transport import TransportError
 from airflow_provider_events.events import DeliveryReport, Event, Record
@@ -26,6 +24,7 @@ from airflow_provider_events.exceptions import (
     CredentialsRefused,
     DeliveryInterrupted,
     InvalidEvent,
+    RejectedNotWritten,
     SourceError,
     TooManyRejected,
     VendorUnavailable,
@@ -37,12 +36,15 @@ from tests.delivery.harness import (
     SENT_AT,
     VENDORS,
     FakeTransport,
+    Given,
+    KeptSink,
     PlainWire,
     Silent,
     chunked,
     delivery,
     events,
     faulty,
+    planned,
     records,
     rows,
     said,
@@ -58,6 +60,18 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("the condition was never met")
         time.sleep(0.002)
+
+
+def stop_when(condition: Callable[[], bool], job: Delivery) -> threading.Thread:
+    """A thread that stops the delivery as soon as the condition holds."""
+
+    def wait_and_stop() -> None:
+        until(condition)
+        job.stop()
+
+    thread = threading.Thread(target=wait_and_stop)
+    thread.start()
+    return thread
 
 
 def endless(vendor: str) -> Iterator[list[Record]]:
@@ -79,16 +93,8 @@ def endless(vendor: str) -> Iterator[list[Record]]:
 
 def plain_delivery(answer: Callable[[Request], Awaitable[Answer]], **changes: Any) -> Delivery:
     """A delivery to a vendor made of nothing."""
-    arguments: dict[str, Any] = {
-        "vendor": "plain",
-        "options": DeliveryOptions(),
-        "limits": Limits(10, 2),
-        "requests_per_minute": None,
-        "sent_at": SENT_AT,
-        "observer": Silent(),
-        "policy": RetryPolicy(budget_seconds=0.1, base_seconds=0.01, cap_seconds=0.02),
-    }
-    return Delivery(PlainWire(), lambda: FakeTransport(answer), **{**arguments, **changes})
+    policy = RetryPolicy(budget_seconds=0.1, base_seconds=0.01, cap_seconds=0.02)
+    return planned(PlainWire(), lambda: FakeTransport(answer), **{"max_in_flight": 2, "policy": policy, **changes})
 
 
 async def accept(request: Request) -> Answer:
@@ -110,7 +116,7 @@ def test_everything_arrives_and_the_sums_close(vendor: str, connections: Any) ->
 
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_nothing_to_deliver_is_a_success(vendor: str, connections: Any) -> None:
-    report = delivery(vendor_at(connections, vendor)).run(iter(()))
+    report = delivery(vendor_at(connections, vendor)).run(Given(iter(())))
     assert (report.read, report.delivered, report.requests) == (0, 0, 0)
     assert connections.requests(vendor) == []
 
@@ -141,7 +147,7 @@ def test_invalid_events_are_rejected_with_row_and_field_and_the_rest_is_delivere
     source = [*events("webengage", 10), Event("we_reserved", {"userId": "c-1"}), Event("e", {"cuid": "c-1"})]
     broken = Record(13, None, {"name": None}, InvalidEvent("name", "missing"))
     job = delivery(vendor_at(connections, "webengage"), max_rejected=3)
-    report = job.run(iter([[*next(records(source)), broken]]))
+    report = job.run(Given(iter([[*next(records(source).records()), broken]])))
     assert (report.read, report.delivered, report.rejected) == (13, 10, 3)
     assert len(report.reasons) == 3
     assert all(reason.startswith(("invalid: name: ", "invalid: identity: ")) for reason in report.reasons)
@@ -192,9 +198,9 @@ def test_a_dry_run_can_be_stopped() -> None:
             yield rows(10)
             job.stop()
 
-    job = plain_delivery(accept, options=DeliveryOptions(dry_run=True))
+    job = plain_delivery(accept, dry_run=True)
     with pytest.raises(DeliveryInterrupted) as caught:
-        job.run(source())
+        job.run(Given(source()))
     assert chunks_read < 10
     assert caught.value.report is not None
     assert caught.value.report.read == caught.value.report.unsent
@@ -238,13 +244,13 @@ def check_accounts(sandbox: Any, vendor: str, report: DeliveryReport | None) -> 
     assert report.read == report.delivered + report.unsent
 
 
-@pytest.mark.parametrize("at_chunk", [0, 1, 7, 40])
+@pytest.mark.parametrize("at_chunk", [0, 1, 7, 20])
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_a_stop_from_another_thread_drains_what_is_in_flight(vendor: str, at_chunk: int, connections: Any) -> None:
     connections.fault("delay", vendor=vendor, seconds=0.03)
     job = delivery(vendor_at(connections, vendor))
     with pytest.raises(DeliveryInterrupted) as caught:
-        job.run(interrupted(endless(vendor), at_chunk, job.stop))
+        job.run(Given(interrupted(endless(vendor), at_chunk, job.stop)))
     assert caught.value.retryable
     check_accounts(connections, vendor, caught.value.report)
 
@@ -255,7 +261,7 @@ def test_a_stop_from_a_signal_handler_as_on_kill_does(vendor: str, connections: 
     connections.fault("delay", vendor=vendor, seconds=0.03)
     job = delivery(vendor_at(connections, vendor))
     with handler(signal.SIGTERM, job.stop) as send_signal, pytest.raises(DeliveryInterrupted) as caught:
-        job.run(interrupted(endless(vendor), 12, send_signal))
+        job.run(Given(interrupted(endless(vendor), 12, send_signal)))
     check_accounts(connections, vendor, caught.value.report)
 
 
@@ -267,10 +273,11 @@ def test_a_timeout_raised_by_a_signal_handler_is_held_until_all_is_accounted_for
         raise TaskTimeout("time is over")
 
     connections.fault("delay", vendor=vendor, seconds=0.03)
-    job = delivery(vendor_at(connections, vendor))
+    observer = Silent()
+    job = delivery(vendor_at(connections, vendor), observer=observer)
     with handler(signal.SIGALRM, time_is_over) as send_signal, pytest.raises(TaskTimeout, match="time is over"):
-        job.run(interrupted(endless(vendor), 12, send_signal))
-    check_accounts(connections, vendor, job.report)
+        job.run(Given(interrupted(endless(vendor), 12, send_signal)))
+    check_accounts(connections, vendor, observer.report)
     requests = len(connections.requests(vendor))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("events-delivery")]
     assert len(connections.requests(vendor)) == requests
@@ -280,11 +287,10 @@ def test_a_stop_while_the_vendor_is_down_does_not_wait_for_it_to_come_back(conne
     connections.fault("status", vendor="bloomreach", after=5)
     policy = RetryPolicy(base_seconds=1000, cap_seconds=1000, budget_seconds=1e6)
     job = delivery(vendor_at(connections, "bloomreach"), policy=policy)
-    stopper = threading.Thread(target=lambda: (until(lambda: len(connections.requests("bloomreach")) >= 9), job.stop()))
-    stopper.start()
+    stopper = stop_when(lambda: len(connections.requests("bloomreach")) >= 9, job)
     started = time.monotonic()
     with pytest.raises(DeliveryInterrupted) as caught:
-        job.run(endless("bloomreach"))
+        job.run(Given(endless("bloomreach")))
     stopper.join()
     assert time.monotonic() - started < 5
     check_accounts(connections, "bloomreach", caught.value.report)
@@ -293,11 +299,10 @@ def test_a_stop_while_the_vendor_is_down_does_not_wait_for_it_to_come_back(conne
 def test_a_stop_while_told_to_wait_ends_the_waiting(connections: Any) -> None:
     connections.fault("status", vendor="webengage", status=429, retry_after=600, after=3)
     job = delivery(vendor_at(connections, "webengage"), policy=RetryPolicy())
-    stopper = threading.Thread(target=lambda: (until(lambda: len(connections.requests("webengage")) >= 4), job.stop()))
-    stopper.start()
+    stopper = stop_when(lambda: len(connections.requests("webengage")) >= 4, job)
     started = time.monotonic()
     with pytest.raises(DeliveryInterrupted) as caught:
-        job.run(endless("webengage"))
+        job.run(Given(endless("webengage")))
     stopper.join()
     assert time.monotonic() - started < 5
     check_accounts(connections, "webengage", caught.value.report)
@@ -316,7 +321,7 @@ def test_answers_that_trickle_hold_a_stop_no_longer_than_the_time_for_draining(c
     stopper = threading.Thread(target=stop)
     stopper.start()
     with pytest.raises(DeliveryInterrupted) as caught:
-        job.run(endless("bloomreach"))
+        job.run(Given(endless("bloomreach")))
     took_seconds = time.monotonic() - stopped_at[0]
     stopper.join()
     assert 0.25 < took_seconds < 2
@@ -336,13 +341,12 @@ def test_a_source_that_hangs_holds_a_stop_no_longer_than_the_time_for_draining()
         release.wait(30)
         yield rows(10)
 
-    job = plain_delivery(accept, limits=Limits(10, 2, drain_seconds=0.3))
-    stopper = threading.Thread(target=lambda: (asked.wait(10), job.stop()))
-    stopper.start()
+    job = plain_delivery(accept, drain_seconds=0.3)
+    stopper = stop_when(asked.is_set, job)
     started = time.monotonic()
     try:
         with pytest.raises(DeliveryInterrupted) as caught:
-            job.run(source())
+            job.run(Given(source()))
         assert time.monotonic() - started < 2
     finally:
         release.set()
@@ -355,7 +359,7 @@ def test_a_stop_before_the_start_sends_nothing(connections: Any) -> None:
     job = delivery(vendor_at(connections, "bloomreach"))
     job.stop()
     with pytest.raises(DeliveryInterrupted) as caught:
-        job.run(endless("bloomreach"))
+        job.run(Given(endless("bloomreach")))
     check_accounts(connections, "bloomreach", caught.value.report)
     assert connections.requests("bloomreach") == []
 
@@ -364,7 +368,6 @@ def test_a_stop_after_the_end_changes_nothing() -> None:
     job = plain_delivery(accept)
     assert job.run(chunked(rows(10))).delivered == 10
     job.stop()
-    assert job.report.delivered == 10
 
 
 # -- how a source ends ---------------------------------------------------------------------------------------------
@@ -375,14 +378,16 @@ class Source:
 
     def __init__(self, chunks: int, error: Exception | None = None, close_error: Exception | None = None) -> None:
         self.closed = threading.Event()
+        self.on_chunk: Callable[[int], None] = lambda number: None
         self._chunks = chunks
         self._error = error
         self._close_error = close_error
 
-    def __iter__(self) -> Iterator[Sequence[Record]]:
-        """Ten events in each chunk."""
+    def chunks(self) -> Generator[Sequence[Record], None, None]:
+        """Ten events in each."""
         try:
-            for _ in range(self._chunks):
+            for number in range(self._chunks):
+                self.on_chunk(number)
                 yield rows(10)
             if self._error:
                 raise self._error
@@ -418,12 +423,12 @@ def test_the_source_is_closed_in_every_end(
     source: Source,
     error: type[Exception] | None,
 ) -> None:
-    """By the delivery, not by chance: whoever holds a reference to it, or the error and with it all frames."""
-    held = iter(source)
+    """By the delivery, not by chance: others may hold it, or the error and with that all frames."""
+    held = source.chunks()
     job = plain_delivery(answer)
     caught: BaseException | None = None
     try:
-        job.run(held)
+        job.run(Given(held))
     except Exception as raised:
         caught = raised
     assert (type(caught) if caught else None) is error
@@ -432,39 +437,62 @@ def test_the_source_is_closed_in_every_end(
 
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_the_source_is_closed_by_a_stop(dry_run: bool) -> None:
-    source = Source(5000)
-    held = iter(source)
-    job = plain_delivery(accept, options=DeliveryOptions(dry_run=dry_run))
-
-    def interrupting() -> Iterator[Sequence[Record]]:
-        for number, chunk in enumerate(held):
-            if number == 5:
-                job.stop()
-            yield chunk
-
+    source = Source(500)
+    held = source.chunks()
+    job = plain_delivery(accept, dry_run=dry_run)
+    source.on_chunk = lambda number: job.stop() if number == 5 else None
     with pytest.raises(DeliveryInterrupted):
-        job.run(interrupting())
-    held.close()  # type: ignore[attr-defined]  # a generator: what wraps a source has to close it itself
+        job.run(Given(held))
     assert source.closed.is_set()
 
 
 def test_what_a_source_gave_before_it_failed_is_delivered() -> None:
-    job = plain_delivery(accept, limits=Limits(7, 2))
+    observer = Silent()
+    job = plain_delivery(accept, batch_size=7, observer=observer)
     with pytest.raises(SourceError, match="connection lost"):
-        job.run(iter(Source(5, SourceError("connection lost"))))
-    assert (job.report.read, job.report.delivered) == (50, 50)
+        job.run(Given(Source(5, SourceError("connection lost")).chunks()))
+    assert (observer.report.read, observer.report.delivered) == (50, 50)
 
 
 def test_an_error_while_closing_a_source_does_not_hide_why_the_delivery_ended() -> None:
-    with pytest.raises(CredentialsRefused):
-        plain_delivery(refuse).run(iter(Source(5000, close_error=OSError("rollback failed"))))
+    source = Source(5000, close_error=OSError("rollback failed"))
+    held = source.chunks()
+    caught: Exception | None = None
+    try:
+        plain_delivery(refuse).run(Given(held))
+    except Exception as raised:
+        caught = raised
+    finally:
+        closed = source.closed.is_set()
+        with suppress(OSError):
+            held.close()
+    assert isinstance(caught, CredentialsRefused)
+    assert closed
 
 
 def test_an_error_at_the_very_end_of_a_source_is_raised() -> None:
-    job = plain_delivery(accept)
+    observer = Silent()
+    job = plain_delivery(accept, observer=observer)
     with pytest.raises(SourceError, match="commit failed"):
-        job.run(iter(Source(5, close_error=SourceError("commit failed"))))
-    assert job.report.delivered == 50
+        job.run(Given(Source(5, close_error=SourceError("commit failed")).chunks()))
+    assert observer.report.delivered == 50
+
+
+# -- rejected events that cannot be kept ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", [faulty(10), rows(10)], ids=["rejected by us", "rejected by the vendor"])
+def test_rejected_events_that_cannot_be_written_are_an_error_with_closed_accounts(source: list[Record]) -> None:
+    async def answer(request: Request) -> Answer:
+        return said(200, ["rejected", *["delivered"] * 9])
+
+    job = plain_delivery(answer, sink=KeptSink(room=0), max_rejected=9)
+    with pytest.raises(RejectedNotWritten, match="No space left") as caught:
+        job.run(chunked(source))
+    report = caught.value.report
+    assert report is not None
+    assert report.read == report.delivered + report.rejected == 10
+    assert caught.value.retryable
 
 
 # -- the loop of its own -------------------------------------------------------------------------------------------
@@ -500,10 +528,12 @@ def test_a_delivery_can_be_made_where_a_loop_is_running_already() -> None:
 
 
 def test_faulty_rows_alone_need_no_request() -> None:
-    job = plain_delivery(refuse, options=DeliveryOptions(max_rejected=5))
-    with pytest.raises(TooManyRejected):
+    job = plain_delivery(refuse, max_rejected=5)
+    with pytest.raises(TooManyRejected) as caught:
         job.run(chunked(faulty(5)))
-    assert (job.report.read, job.report.rejected, job.report.requests) == (5, 5, 0)
+    report = caught.value.report
+    assert report is not None
+    assert (report.read, report.rejected, report.requests) == (5, 5, 0)
 
 
 def test_no_thread_outlives_a_delivery(connections: Any) -> None:

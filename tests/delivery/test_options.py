@@ -104,7 +104,7 @@ def test_what_an_earlier_try_delivered_counts_as_arrived() -> None:
 def test_the_error_shows_the_three_most_common_reasons() -> None:
     reasons = {f"r{n}": 10 - n for n in range(5)}
     report = DeliveryReport("bloomreach", read=41, delivered=1, rejected=40, reasons=reasons)
-    with pytest.raises(TooManyRejected, match="10 x r0; 9 x r1; 8 x r2$"):
+    with pytest.raises(TooManyRejected, match=r"10 x r0; 9 x r1; 8 x r2$"):
         DeliveryOptions().judge(report)
 
 

@@ -21,7 +21,7 @@ from airflow_provider_events.delivery.pacing import (
     sleep_unless,
 )
 from airflow_provider_events.exchange import Answer, Request
-from tests.delivery.harness import Run, chunked, rows, said, simulate
+from tests.delivery.harness import Given, Run, chunked, rows, said, simulate
 
 MINUTE = 60.0
 
@@ -48,7 +48,7 @@ def test_a_quota_is_used_and_never_broken_over_ten_minutes(
 
     run = Run(answer, batch_size=1, max_in_flight=max_in_flight, requests_per_minute=quota)
     chunk = rows(quota)
-    simulate(run.through(chunk for _ in range(10)))
+    simulate(run.through(Given(chunk for _ in range(10))))
     times = [at for at, _ in run.transport.sent]
     assert sum(at < 10 * MINUTE for at in times) >= 0.98 * 10 * quota
     assert busiest_minute(times) <= quota

@@ -11,20 +11,20 @@ from aiohttp import web
 
 from airflow_provider_events.delivery.pacing import RetryPolicy
 from airflow_provider_events.events import Event
-from airflow_provider_events.exceptions import CredentialsRefused, VendorUnavailable
+from airflow_provider_events.exceptions import CredentialsRefused, TooManyRejected, VendorUnavailable
 from airflow_provider_events.exchange import Answer, Encoded, Request
 from airflow_provider_events.vendors.base import ConnectionValues
 from airflow_provider_events.vendors.bloomreach import Bloomreach
 from airflow_provider_events.vendors.webengage import WebEngage
 from tests.delivery.harness import (
+    FakeTransport,
     KeptSink,
-    Run,
     delivery,
     events,
     odd_server,
+    planned,
     records,
     sent_numbers,
-    simulate,
     vendor_at,
 )
 
@@ -54,7 +54,7 @@ def test_a_refused_bulk_is_split_until_the_bad_events_are_found(batch_size: int,
     report = job.run(records(events("webengage", 100)))
     bad = [n for n in range(100) if not n % 7]
     assert sink.rows == [n + 1 for n in bad]
-    assert all("eventTime" in rejection.reason for rejection in sink.rejections)
+    assert all("eventTime" in line["reason"] for line in sink.lines)
     assert (report.read, report.delivered, report.rejected) == (100, 85, 15)
     assert sent_numbers(connections, "webengage") == [n for n in range(100) if n % 7]
     assert connections.violations("webengage") == []
@@ -124,7 +124,7 @@ def test_results_are_matched_by_their_id_else_by_position(answer: Callable[[Comm
         job = delivery(odd.vendor(server.url), batch_size=10, max_rejected=3, sink=sink)
         report = job.run(records(events("bloomreach", 30)))
     assert sink.rows == [2, 12, 22]
-    assert {rejection.reason for rejection in sink.rejections} == {"Bad thing"}
+    assert {line["reason"] for line in sink.lines} == {"Bad thing"}
     assert (report.delivered, report.requests) == (27, 3)
 
 
@@ -180,10 +180,9 @@ def test_a_batch_of_failures_is_no_success_though_its_top_says_so() -> None:
     """Mistake 4 of the peers: `success: true` above hides what failed below."""
     odd = OddBloomreach(lambda commands, _: [{**result, "success": False} for result in good(commands)])
     with odd_server(odd) as server:
-        report_of = delivery(odd.vendor(server.url), batch_size=5, max_rejected=0)
-        with pytest.raises(Exception, match="5 of 5 events were rejected"):
-            report_of.run(records(events("bloomreach", 5)))
-        assert report_of.report.delivered == 0
+        job = delivery(odd.vendor(server.url), batch_size=5)
+        with pytest.raises(TooManyRejected, match="5 of 5 events were rejected"):
+            job.run(records(events("bloomreach", 5)))
 
 
 def test_credentials_refused_command_by_command_end_the_delivery() -> None:
@@ -199,20 +198,27 @@ def test_credentials_refused_command_by_command_end_the_delivery() -> None:
 # -- bounds of a body ----------------------------------------------------------------------------------------------
 
 
-def test_a_body_stays_within_its_bound_to_the_byte() -> None:
-    """Fifty pieces around the size at which they just fit, on Bloomreach's own wire."""
-    sizes: list[int] = []
+class ToTheByte(Bloomreach):
+    """Events of a size of their own choice."""
+
+    def encode(self, event: Event) -> Encoded:
+        """As many bytes as its properties say."""
+        return Encoded(b"x" * int(event.properties["size"]), "")
+
+
+@pytest.mark.parametrize("count", [3, 10, 50])
+def test_a_body_stays_within_its_bound_to_the_byte(count: int) -> None:
+    """Sizes that would just fill a request, were there nothing but the pieces and what each of them costs."""
+    vendor = ToTheByte(ConnectionValues("c", password="token", extra={"project_token": "project"}))
+    bodies: list[bytes] = []
 
     async def answer(request: Request) -> Answer:
-        body = request.body or b""
-        sizes.append(len(body))
-        results = [{"command_id": str(n), "success": True} for n in range(body.count(b'"command_id"'))]
+        bodies.append(request.body or b"")
+        results = [{"command_id": str(n), "success": True} for n in range(bodies[-1].count(b'"command_id"'))]
         return Answer(200, {}, json.dumps({"success": True, "results": results}).encode())
 
-    vendor: Any = Bloomreach(ConnectionValues("c", password="token", extra={"project_token": "project"}))
-    for padding in range(15_700, 15_900):
-        run = Run(answer, wire=vendor, batch_size=50)
-        source = events("bloomreach", 50, properties={"padding": "x" * padding})
-        assert simulate(run.through(records(source))).delivered == 50
-    assert max(sizes) > vendor.max_request_bytes - 50
-    assert max(sizes) <= vendor.max_request_bytes
+    each, rest = divmod(vendor.max_request_bytes - count * vendor.piece_overhead, count)
+    source = [Event("e", {"registered": "c"}, None, {"size": each + (n < rest)}) for n in range(count)]
+    job = planned(vendor, lambda: FakeTransport(answer), batch_size=50)
+    assert job.run(records(source)).delivered == count
+    assert max(map(len, bodies)) <= vendor.max_request_bytes

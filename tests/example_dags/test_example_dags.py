@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import airflow
 import pytest
 
 from airflow_provider_events.sandbox import Sandbox
@@ -87,8 +88,8 @@ def test_each_dag_explains_itself(dag_id: str, airflow_database: None) -> None:
 
 
 def source(dag_id: str) -> str:
-    """The text of an example's file."""
-    return (FOLDER / FILES[dag_id]).read_text()
+    """The text of an example's file; without retries, as a test that fails should not wait for them."""
+    return (FOLDER / FILES[dag_id]).read_text().replace('"retries": 3', '"retries": 0')
 
 
 def test_embeddables_example(shop: Path, events_sandbox: Sandbox, run_example: RunExample) -> None:
@@ -155,7 +156,8 @@ UPDATES = [MIDNIGHT + timedelta(minutes=20 * n) for n in range(-1, 8)]  # from 2
 
 def sync_hour(text: str, run_example: RunExample, hour: int) -> Any:
     """A run of the hour that starts at `hour` o'clock: one that is started by hand takes the last whole hour."""
-    ended = run_example("hourly_event_sync", text, logical_date=MIDNIGHT + timedelta(hours=hour + 1))
+    logical_date = "execution_date" if airflow.__version__.startswith("2.") else "logical_date"
+    ended = run_example("hourly_event_sync", text, **{logical_date: MIDNIGHT + timedelta(hours=hour + 1)})
     return ended.returned["send_orders"]["delivered"]
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
@@ -171,9 +172,12 @@ def test_the_order_of_properties_makes_no_other_event(conn_type: str) -> None:
 
 @every_vendor
 def test_two_vendors_share_no_key(conn_type: str) -> None:
-    mine = vendor(conn_type).key(event_for(conn_type), b"")
-    others = {vendor(other).key(event_for(conn_type), b"") for other in VENDORS if other != conn_type}
-    assert mine not in others
+    event = event_for(conn_type, id="order-1")
+    keys = []
+    for each in VENDORS:
+        with suppress(InvalidEvent):
+            keys.append(vendor(each).encode(event).key)
+    assert len(set(keys)) == len(keys) >= 1
 
 
 @every_vendor
@@ -187,7 +191,7 @@ def test_encoding_does_not_change_the_event(conn_type: str) -> None:
 
 @every_vendor
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_what_we_encode_is_what_the_vendor_reads(conn_type: str, data: st.DataObject) -> None:
     dialect = DIALECTS[conn_type]
     events = [
@@ -406,7 +410,7 @@ def test_no_profile_in_the_repr_of_an_event(conn_type: str) -> None:
         {"extra": {"timeout": PASSWORD}},
         {"extra": {"max_in_flight": PASSWORD}},
         {"extra": {"api_key": PASSWORD}},
-        {"extra": {"proxy": f"http://someone:{PASSWORD}@[::1"}},
+        {"extra": {"proxy": f"http://someone:{PASSWORD}@proxy.example.com:3128"}},
     ],
     ids=str,
 )
@@ -606,7 +610,7 @@ bodies = st.one_of(
 
 @every_vendor
 @given(status=st.sampled_from([status for status, _ in BY_STATUS]), body=bodies, data=st.data())
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_no_answer_is_too_hostile_to_read(conn_type: str, status: int, body: bytes, data: st.DataObject) -> None:
     chosen = vendor(conn_type)
     count = data.draw(st.sampled_from(sorted({1, 2, chosen.max_batch_size})))
@@ -625,6 +629,26 @@ def test_no_answer_is_too_hostile_to_read(conn_type: str, status: int, body: byt
         assert len(outcome.code) <= 100
         assert len(outcome.reason) <= 500
         assert "\n" not in outcome.code + outcome.reason
+
+
+@every_vendor
+@given(status=st.sampled_from([status for status, _ in BY_STATUS]), body=bodies)
+@settings(max_examples=40)
+def test_no_answer_to_a_look_up_is_too_hostile_to_read(conn_type: str, status: int, body: bytes) -> None:
+    outcome = vendor(conn_type).read_lookup(answer(status, body))
+    assert isinstance(outcome, Outcome)
+    assert outcome.verdict is not Verdict.DELIVERED
+    assert 200 <= status < 300 or outcome.verdict is not Verdict.FOUND
+    assert len(outcome.reason) <= 500
+
+
+@every_vendor
+def test_no_page_and_no_failure_is_an_entry_found(conn_type: str) -> None:
+    chosen = vendor(conn_type)
+    for body in [*NOTHING_SAID, *DIALECTS[conn_type].failures]:
+        for status, _ in BY_STATUS:
+            verdict = chosen.read_lookup(answer(status, body)).verdict
+            assert verdict not in (Verdict.FOUND, Verdict.DELIVERED), (status, body)
 
 
 @every_vendor

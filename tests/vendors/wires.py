@@ -160,7 +160,7 @@ def read_bloomreach(request: Request) -> list[Decoded]:
         Decoded(
             event["event_type"],
             event["customer_ids"],
-            epoch + timedelta(microseconds=round(event["timestamp"] * 1_000_000)),
+            epoch + timedelta(microseconds=int(Decimal(repr(event["timestamp"])) * 1_000_000)),
             event["properties"],
         )
         for event in events
