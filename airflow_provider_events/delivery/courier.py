@@ -81,6 +81,7 @@ class Courier:
                     raise CredentialsRefused(str(error)) from error
                 await self._back_off(patience, loop.time() - started, str(error), None)
                 continue
+            self._pacer.observe(answer.headers)
             reading = read(answer)
             if isinstance(reading, list):
                 return answer, reading

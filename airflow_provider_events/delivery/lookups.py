@@ -31,6 +31,7 @@ __all__ = ["Asked", "Identity", "Line", "Progress", "Search", "open_line"]
 Identity = Mapping[str, str | int]
 
 PAGE_SIZE = 100
+MAX_PAGE_SIZE = 6400
 TOO_LONG = "too_long"
 # A list shorter than the API's own default length is its last page, whatever longest page the API allows.
 SHORTEST_FULL_PAGE = 10
@@ -199,11 +200,12 @@ class Search:
         before: datetime | None = None
         newest: datetime | None = None
         seen: set[str] = set()
-        limit, longest = PAGE_SIZE, 0
+        limit, longest, longest_allowed = PAGE_SIZE, 0, MAX_PAGE_SIZE
         while True:
             page = await _page(listing, limit, after, before, line)
             if page is None:
-                limit, longest = limit // 2, 0
+                limit = longest_allowed = limit // 2
+                longest = 0
                 continue
             self.progress.found.update(self._listed[n] for n in page.found)
             newest = newest or page.newest
@@ -213,8 +215,12 @@ class Search:
                 break
             if page.oldest is None or len(page.ids) < max(longest, min(limit, SHORTEST_FULL_PAGE)):
                 break
+            # Entries of one second may be split between two pages. So that second is read again, by a longer page if
+            # one cannot hold it, and passed when it brings nothing new.
+            if not fresh and limit <= len(page.ids) and limit < longest_allowed:
+                limit, longest = min(4 * limit, longest_allowed), 0
+                continue
             longest = len(page.ids)
-            # Entries of one second may be split between two pages: it is read again, and passed once it brings nothing.
             before = page.oldest + timedelta(seconds=1) if fresh else page.oldest - timedelta(milliseconds=1)
         self.progress.cursor = newest or self.progress.cursor
 

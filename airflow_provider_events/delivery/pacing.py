@@ -105,6 +105,16 @@ class Pacer:
             if self._resume_at <= mine:
                 return
 
+    def observe(self, headers: Mapping[str, str]) -> None:
+        """Slow down when an answer says that the last hundredth of a minute's quota is being used.
+
+        Others may share it. The fewer requests remain, the wider they are spaced; in a steady state 99 % are used.
+        """
+        remaining, limit = headers.get("x-ratelimit-remaining", ""), headers.get("x-ratelimit-limit", "")
+        if remaining.isdecimal() and limit.isdecimal() and (left := int(remaining[:9])) <= int(limit[:9]) / 100:
+            spacing = 60.0 / 100 / max(left, 0.5)
+            self._next_turn = max(self._next_turn, asyncio.get_running_loop().time() + spacing)
+
     def pause(self, seconds: float) -> None:
         """No turn before `seconds` from now, for anybody."""
         self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + seconds)

@@ -21,12 +21,10 @@ from typing import Any, Protocol
 import orjson
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint
-from airflow_provider_events.events import Event, Record, Rejection
+from airflow_provider_events.events import REJECTED_SCHEMA, Event, Record, Rejection
 from airflow_provider_events.values import iso_utc
 
-__all__ = ["VERSION", "RejectedSink", "Storage", "rejected_line"]
-
-VERSION = 1
+__all__ = ["RejectedSink", "Storage", "rejected_line"]
 
 
 class Storage(Protocol):
@@ -89,7 +87,7 @@ class RejectedSink:
 def rejected_line(vendor: str, record: Record, rejection: Rejection) -> bytes:
     """One line of the file, by the table above."""
     line = {
-        "version": VERSION,
+        "version": REJECTED_SCHEMA,
         "vendor": vendor,
         "row": rejection.row,
         "code": rejection.code,

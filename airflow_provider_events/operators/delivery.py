@@ -97,7 +97,7 @@ class DeliveryOperator(BaseOperator):
             )
             try:
                 report = hook.deliver_source(
-                    self.source(),
+                    self.source(hook),
                     rejected_path=self.rejected_path or configured("rejected_path"),
                     rejected_name=f"{name}/try_{ti.try_number}.jsonl",
                     attempt=ti.try_number,
@@ -112,7 +112,7 @@ class DeliveryOperator(BaseOperator):
                 raise
         return report.to_dict()
 
-    def source(self) -> Source:
+    def source(self, hook: EventsHook) -> Source:
         """The records to deliver."""
         raise NotImplementedError
 

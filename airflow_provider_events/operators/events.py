@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.events import Event
+    from airflow_provider_events.hooks.base import EventsHook
 
 __all__ = ["SendEventOperator", "SendEventsOperator"]
 
@@ -77,7 +78,8 @@ class SendEventOperator(BaseOperator):
 class SendEventsOperator(DeliveryOperator):
     """Sends a list of events, from an XCom or as it stands in the DAG file.
 
-    :param events: dictionaries with the fields of `Event`, or an XComArg or template that gives them. None: nothing.
+    :param events: dictionaries with the fields of `Event`, or an XComArg or template that gives them; or the path or
+        URI of a `.jsonl` file, such as that of the rejected events of an earlier delivery. None: nothing.
     :param mapping: with one, `events` are plain rows, and it says which column is what.
 
     For the other parameters see `DeliveryOperator`.
@@ -105,12 +107,15 @@ class SendEventsOperator(DeliveryOperator):
     def events(self, value: Any) -> None:
         self._events = Counted(value, "events") if isinstance(value, list | tuple) else value
 
-    def source(self) -> Source:
-        """The events, or the mapped rows."""
+    def source(self, hook: EventsHook) -> Source:
+        """The events, the mapped rows, or the lines of a file."""
+        from airflow_provider_events.sources.lines import LineRecords, is_lines_uri
         from airflow_provider_events.sources.records import EventRecords
 
+        if isinstance(self._events, str) and is_lines_uri(self._events):
+            return LineRecords(self._events, hook.conn_type)
         return EventRecords(listed(self._events, "events"), self.mapping)
 
     def query(self) -> Any:
         """The mapping; the events themselves are compared by their digest."""
-        return self.mapping and self.mapping.model_dump()
+        return None if self.mapping is None else self.mapping.model_dump()

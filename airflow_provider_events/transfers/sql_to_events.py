@@ -12,6 +12,7 @@ from airflow_provider_events.sources.mapping import EventMapping
 
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.resume import Source
+    from airflow_provider_events.hooks.base import EventsHook
 
 __all__ = ["SqlToEventsOperator"]
 
@@ -53,19 +54,19 @@ class SqlToEventsOperator(DeliveryOperator):
         self.key_column = key_column
         self.sql_hook_params = sql_hook_params
 
-    def source(self) -> Source:
+    def source(self, hook: EventsHook) -> Source:
         """The rows as records."""
         from airflow.providers.common.sql.hooks.sql import DbApiHook
 
         from airflow_provider_events.sources.records import SqlRecords
         from airflow_provider_events.sources.sql import SqlSource
 
-        hook = BaseHook.get_connection(self.sql_conn_id).get_hook(hook_params=dict(self.sql_hook_params or {}))
-        if not isinstance(hook, DbApiHook):
+        database = BaseHook.get_connection(self.sql_conn_id).get_hook(hook_params=dict(self.sql_hook_params or {}))
+        if not isinstance(database, DbApiHook):
             raise ConfigurationError(
-                f"sql_conn_id {self.sql_conn_id!r}: {type(hook).__name__} is no database hook (DbApiHook)"
+                f"sql_conn_id {self.sql_conn_id!r}: {type(database).__name__} is no database hook (DbApiHook)"
             )
-        source = SqlSource(hook, self.sql, self.parameters, key_column=self.key_column)
+        source = SqlSource(database, self.sql, self.parameters, key_column=self.key_column)
         self.log.info("reading by %s", source.strategy)
         return SqlRecords(source, self.mapping, self.key_column)
 

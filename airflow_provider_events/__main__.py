@@ -1,0 +1,8 @@
+"""`python -m airflow_provider_events`."""
+
+import sys
+
+from airflow_provider_events.cli.replay import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The command line: `python -m airflow_provider_events`."""

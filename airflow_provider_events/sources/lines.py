@@ -1,0 +1,82 @@
+"""Events in a JSON Lines file: the rejected events of an earlier delivery, or events as `Event` describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import orjson
+
+from airflow_provider_events._compat import ObjectStoragePath
+from airflow_provider_events.events import REJECTED_SCHEMA, Event, Record
+from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
+from airflow_provider_events.values import kind
+
+__all__ = ["LineRecords", "is_lines_uri"]
+
+CHUNK_SIZE = 500
+
+
+def is_lines_uri(text: str) -> bool:
+    """Whether a text names a JSON Lines file."""
+    return text.endswith(".jsonl") and "\n" not in text
+
+
+class LineRecords:
+    """The lines of a file as records; the line numbers are the row numbers.
+
+    :param uri: local path, or URI of Airflow's object storage.
+    :param vendor: connection type to which they go; rejected events of another vendor are refused.
+    :raises ConfigurationError: (from `records`) the file is not there, of another vendor, or of a later schema.
+    """
+
+    keyed = False
+
+    def __init__(self, uri: str, vendor: str) -> None:
+        self._uri = uri
+        self._vendor = vendor
+
+    def key(self, record: Record) -> None:
+        """None: there is no key column."""
+
+    def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
+        """All lines, in chunks of 500."""
+        try:
+            stream = ObjectStoragePath(self._uri).open("rb")
+        except OSError as error:
+            raise ConfigurationError(f"events: cannot read {self._uri} ({type(error).__name__})") from error
+        with stream:
+            numbered = enumerate(stream, start=first_row)
+            while chunk := list(islice(numbered, CHUNK_SIZE)):
+                yield [self._record(row, line) for row, line in chunk if line.strip()]
+
+    def _record(self, row: int, line: bytes) -> Record:
+        data = None
+        try:
+            data = orjson.loads(line)
+            if not isinstance(data, Mapping):
+                raise InvalidEvent("line", f"has to be a JSON object, not {kind(data)}")
+            return Record(row, Event.from_dict(self._event(row, data)), data.get("data"))
+        except ValueError as error:
+            fault = error if isinstance(error, InvalidEvent) else InvalidEvent("line", "is not JSON")
+            return Record(row, None, data.get("data") if isinstance(data, Mapping) else None, fault)
+
+    def _event(self, row: int, data: Mapping[str, Any]) -> Any:
+        """The event in a line: the line itself, unless it is that of a rejected event."""
+        if "version" not in data or "event" not in data:
+            return data
+        version, vendor = data["version"], data.get("vendor")
+        if type(version) is not int or version > REJECTED_SCHEMA:
+            raise ConfigurationError(
+                f"events: line {row} of {self._uri} is of schema version {version!r}; "
+                f"this release reads up to {REJECTED_SCHEMA}"
+            )
+        if vendor != self._vendor:
+            raise ConfigurationError(
+                f"events: line {row} of {self._uri} was rejected by {vendor!r}; this connection leads to "
+                f"{self._vendor!r}, whose identities and rules are others"
+            )
+        if data["event"] is None:
+            raise InvalidEvent("event", "the row never became an event: correct it where it comes from")
+        return data["event"]
