@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.values import kind, parse_time
 
-__all__ = ["DeliveryReport", "Event", "Receipt", "Record", "Rejection", "check_identity"]
+__all__ = ["REJECTED_SCHEMA", "DeliveryReport", "Event", "Receipt", "Record", "Rejection", "check_identity"]
+
+REJECTED_SCHEMA = 1  # of the lines in which rejected events are written and read again
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -74,6 +76,10 @@ _EVENT_FIELDS = tuple(f.name for f in fields(Event))
 
 
 def check_identity(identity: object) -> None:
+    """An identity as every vendor takes it.
+
+    :raises InvalidEvent: naming the part at fault.
+    """
     """An identity as every vendor takes it.
 
     :raises InvalidEvent: naming the part at fault.

@@ -54,6 +54,11 @@ def get_provider_info() -> dict[str, object]:
                         "description": "Starts with flow_; for events whose identity names none",
                         "schema": {"type": ["string", "null"]},
                     },
+                    "lookup_days": {
+                        "label": "Look-up window (days)",
+                        "description": "Entries are searched among those updated in so many days",
+                        "schema": {"type": ["number", "null"], "default": 30, "minimum": 0.001},
+                    },
                     "requests_per_minute": {
                         "label": "Requests per minute",
                         "description": "Upper bound on the request rate; blank: the vendor's published quota",
@@ -222,6 +227,13 @@ def get_provider_info() -> dict[str, object]:
                         "description": "Project settings > Access management > API",
                         "schema": {"type": "string"},
                     },
+                    "lookup_event_type": {
+                        "label": "Look-up event type",
+                        "description": (
+                            "Look customers up by one event of this type (needs Events > Get); blank: by export"
+                        ),
+                        "schema": {"type": ["string", "null"]},
+                    },
                     "requests_per_minute": {
                         "label": "Requests per minute",
                         "description": "Upper bound on the request rate; blank: the vendor's published quota",
@@ -271,6 +283,18 @@ def get_provider_info() -> dict[str, object]:
             {
                 "integration-name": "Customer events",
                 "python-modules": ["airflow_provider_events.operators.events"],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": "Customer events",
+                "python-modules": ["airflow_provider_events.sensors.entry"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": "Customer events",
+                "python-modules": ["airflow_provider_events.triggers.entry"],
             }
         ],
         "transfers": [
