@@ -63,7 +63,7 @@ build: venv ## Build sdist and wheel, check them, and try the wheel in a clean e
 	.venv/bin/python -m build --no-isolation
 	.venv/bin/twine check --strict dist/*
 	@# The wheel holds this package, with its types, and nothing else.
-	.venv/bin/python -m zipfile -l dist/*.whl | grep -q '^airflow_provider_events/py.typed '
+	.venv/bin/python -m zipfile -l dist/*.whl | grep '^airflow_provider_events/py.typed '
 	! .venv/bin/python -m zipfile -l dist/*.whl | grep -v -e '^File Name' -e '^airflow_provider_events[/-]'
 	.venv/bin/python -m venv --without-pip .venv-wheel
 	@# The wheel's own dependencies must be enough: pip resolves them, at the versions that the tests ran with.

@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.values import kind, parse_time
+from airflow_provider_events.values import kind, parse_time, plain_text
 
 __all__ = ["REJECTED_SCHEMA", "DeliveryReport", "Event", "Receipt", "Record", "Rejection", "check_identity"]
 
 REJECTED_SCHEMA = 1  # of the lines in which rejected events are written and read again
+MAX_ID_BITS = 256
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -37,15 +38,16 @@ class Event:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise InvalidEvent("name", f"an event needs a name, as text, not {kind(self.name)}")
-        check_identity(self.identity)
-        if self.timestamp is not None:
-            object.__setattr__(self, "timestamp", parse_time(self.timestamp, "timestamp"))
         if not isinstance(self.properties, Mapping):
             raise InvalidEvent("properties", f"has to be a mapping, not {kind(self.properties)}")
         for name in self.properties:
             if not isinstance(name, str) or not name:
                 raise InvalidEvent("properties", f"property names have to be text, not {kind(name)}")
-        if self.id is not None and type(self.id) is not str:
+        object.__setattr__(self, "name", plain_text(self.name, "name"))
+        object.__setattr__(self, "identity", check_identity(self.identity))
+        if self.timestamp is not None:
+            object.__setattr__(self, "timestamp", parse_time(self.timestamp, "timestamp"))
+        if self.id is not None:
             object.__setattr__(self, "id", _event_id(self.id))
 
     def __repr__(self) -> str:
@@ -75,12 +77,8 @@ class Event:
 _EVENT_FIELDS = tuple(f.name for f in fields(Event))
 
 
-def check_identity(identity: object) -> None:
-    """An identity as every vendor takes it.
-
-    :raises InvalidEvent: naming the part at fault.
-    """
-    """An identity as every vendor takes it.
+def check_identity(identity: object) -> dict[str, str | int]:
+    """An identity as every vendor takes it, of plain texts and integers.
 
     :raises InvalidEvent: naming the part at fault.
     """
@@ -88,19 +86,34 @@ def check_identity(identity: object) -> None:
         raise InvalidEvent("identity", f"has to be a mapping of id name to value, not {kind(identity)}")
     if not identity:
         raise InvalidEvent("identity", "an event needs at least one id of its customer")
+    plain: dict[str, str | int] = {}
     for name, value in identity.items():
         if not isinstance(name, str) or not name:
             raise InvalidEvent("identity", f"id names have to be text, not {kind(name)}")
+        field_name = f"identity.{name}"
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise InvalidEvent(f"identity.{name}", f"an id has to be text or a whole number, not {kind(value)}")
+            raise InvalidEvent(field_name, f"an id has to be text or a whole number, not {kind(value)}")
         if isinstance(value, str) and not value.strip():
-            raise InvalidEvent(f"identity.{name}", "an id must not be empty")
+            raise InvalidEvent(field_name, "an id must not be empty")
+        plain[plain_text(name, "identity")] = _plain_id(value, field_name)
+    return plain
+
+
+def _plain_id(value: str | int, field_name: str) -> str | int:
+    if isinstance(value, str):
+        return plain_text(value, field_name)
+    if value.bit_length() > MAX_ID_BITS:
+        raise InvalidEvent(field_name, f"a whole number of more than {MAX_ID_BITS} bits")
+    return int(value)
 
 
 def _event_id(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InvalidEvent("id", f"has to be text or a whole number, not {kind(value)}")
-    return str(value)
+    text = str(_plain_id(value, "id"))
+    if not text.strip():
+        raise InvalidEvent("id", "must not be empty: it tells events apart")
+    return text
 
 
 class Record(NamedTuple):

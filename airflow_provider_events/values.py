@@ -26,7 +26,7 @@ from uuid import UUID
 
 from airflow_provider_events.exceptions import InvalidEvent
 
-__all__ = ["iso_utc", "json_object", "json_value", "kind", "parse_time"]
+__all__ = ["iso_utc", "json_object", "json_value", "kind", "parse_time", "plain_integer", "plain_text"]
 
 MAX_DEPTH = 32
 _INT64, _UINT64 = -(2**63), 2**64
@@ -74,7 +74,7 @@ def json_object(
     :raises InvalidEvent: naming the first value that has no place in JSON.
     """
     return {
-        name: value
+        name if type(name) is str and name.isascii() else plain_text(name, path): value
         if (type(value) is str and value.isascii()) or type(value) is bool or value is None
         else json_value(value, f"{path}.{name}", render_time)
         for name, value in values.items()
@@ -89,18 +89,18 @@ def json_value(value: Any, path: str, render_time: Callable[[datetime], str] = i
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return _text(value, path)
+        return plain_text(value, path)
     if isinstance(value, int):
-        return _integer(int(value), path)
+        return plain_integer(value, path)
     if isinstance(value, float):
         return _number(float(value), path)
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise InvalidEvent(path, "NaN and infinity have no place in JSON")
         exponent = value.as_tuple().exponent
-        if isinstance(exponent, int) and exponent >= 0 and value.adjusted() <= 20:
-            return _integer(int(value), path)
-        return _number(float(value), path)
+        if isinstance(exponent, int) and exponent < 0:
+            return _number(float(value), path)
+        return plain_integer(int(value) if value.adjusted() <= 20 or not value else _UINT64, path)
     if isinstance(value, datetime):
         return render_time(parse_time(value, path))
     if isinstance(value, date | time):
@@ -120,20 +120,29 @@ def json_value(value: Any, path: str, render_time: Callable[[datetime], str] = i
         for name, item in value.items():
             if not isinstance(name, str):
                 raise InvalidEvent(path, f"object keys have to be text, not {kind(name)}")
-            inner[_text(name, path)] = json_value(item, f"{path}.{name}", render_time, depth + 1)
+            inner[plain_text(name, path)] = json_value(item, f"{path}.{name}", render_time, depth + 1)
         return inner
     raise InvalidEvent(path, f"a value of kind {kind(value)} cannot be sent; cast it to text, a number or a time")
 
 
-def _text(value: str, path: str) -> str:
+def plain_text(value: str, path: str) -> str:
+    """`value` as nothing but text, members of an enumeration by what they stand for.
+
+    :raises InvalidEvent: it holds a lone surrogate, which no encoding can carry.
+    """
     try:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidEvent(path, "text that is not valid Unicode (a lone surrogate)") from None
-    return str(value)
+    return str.__str__(value)
 
 
-def _integer(value: int, path: str) -> int:
+def plain_integer(value: int, path: str) -> int:
+    """`value` as nothing but an integer.
+
+    :raises InvalidEvent: it needs more than 64 bits.
+    """
+    value = int(value)
     if not _INT64 <= value < _UINT64:
         raise InvalidEvent(path, "an integer of more than 64 bits; cast it to text")
     return value

@@ -21,6 +21,7 @@ __all__ = ["Checkpoint", "CheckpointStore", "Digest", "Frontier", "OpenRows", "S
 
 VERSION = 1
 MAX_OPEN = 5000
+MAX_OPEN_ROWS = 1000 * MAX_OPEN
 
 
 @dataclass(slots=True)
@@ -137,16 +138,24 @@ class Checkpoint:
             numbers = [*counts, before_row, *(n for group in groups for rows in group for n in rows[:2])]
             if not all(type(number) is int and number >= 0 for number in numbers):
                 raise ValueError("numbers that are none")
-            if sum(counts[1:]) + sum(rows.last - rows.first + 1 for group in groups for rows in group) != counts[0]:
+            opened = [rows for group in groups for rows in group]
+            ends = [0, *(end for rows in opened for end in (rows.first - 1, rows.last)), counts[0]]
+            if not all(groups) or ends != sorted(ends) or any(rows.first > rows.last for rows in opened):
+                raise ValueError("rows that are out of order")
+            number_open = sum(rows.last - rows.first + 1 for rows in opened)
+            if number_open > MAX_OPEN_ROWS or sum(counts[1:]) + number_open != counts[0]:
                 raise ValueError("counts that do not add up")
             reasons = Counter({str(name): int(count) for name, count in data["reasons"].items()})
             rejected_uri = data["rejected_uri"]
+            sent_at = datetime.fromisoformat(data["sent_at"])
+            if sent_at.tzinfo is None:
+                raise ValueError("a time without a zone")
             return cls(
                 str(data["fingerprint"]),
                 counts[0],
                 str(data["digest"]),
                 Tally(counts[1], counts[2], counts[3], reasons),
-                datetime.fromisoformat(data["sent_at"]),
+                sent_at,
                 load_key(data["last_key"]),
                 groups,
                 (before_row, load_key(before_key)),

@@ -70,7 +70,7 @@ class Patience:
 
     def told_to_wait(self, asked_seconds: float | None) -> float | None:
         """The pause after a 429 or a `Retry-After` in seconds, or None when it is more than a worker should wait."""
-        pause = self._policy.backoff(self._throttles + 2) if asked_seconds is None else asked_seconds
+        pause = max(asked_seconds or 0.0, self._policy.backoff(self._throttles))
         self._throttles += 1
         self._waited_seconds += pause
         return pause if self._waited_seconds <= self._policy.max_wait_seconds else None

@@ -166,6 +166,25 @@ class EventsHook(BaseHook):
         await self.prepare()
         return await send_one(self, Event.from_dict(event), self.vendor)
 
+    def upsert(
+        self,
+        identity: Mapping[str, str | int],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        sent_at: datetime | None = None,
+    ) -> Receipt:
+        """Create the customer's entry, or update its attributes.
+
+        :param sent_at: of two upserts the later one wins, where the vendor looks at it. Default: now.
+        :raises ConfigurationError: the vendor documents no such call.
+        :raises DeliveryError: as from `send`.
+        """
+        from airflow_provider_events.delivery.job import on_own_loop
+        from airflow_provider_events.hooks.sending import send_one
+
+        entry, codec = Event("upsert", identity, sent_at, attributes or {}), self.vendor.upserts()
+        return on_own_loop(lambda: send_one(self, entry, codec), lambda: None)
+
     def deliver(
         self,
         events: Iterable[Event | Mapping[str, Any]],

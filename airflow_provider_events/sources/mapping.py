@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal
 from typing import Any, Literal, Self
 from uuid import UUID
@@ -19,6 +19,8 @@ from airflow_provider_events.values import kind
 __all__ = ["EventMapping", "RowMapper"]
 
 Row = Sequence[Any]
+
+MAX_ID_DIGITS = 40
 
 
 class EventMapping(BaseModel):
@@ -56,7 +58,7 @@ class EventMapping(BaseModel):
         if not isinstance(value, Mapping):
             raise MappingError(f"mapping: has to be an EventMapping or a dict, not {kind(value)}")
         try:
-            return cls(**value)
+            return cls(**{str(name): option for name, option in value.items()})
         except ValidationError as error:
             raise MappingError("; ".join(_explain(fault) for fault in error.errors())) from None
 
@@ -64,6 +66,13 @@ class EventMapping(BaseModel):
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return {name: name for name in value} if isinstance(value, list | tuple) else value
+
+    @field_validator("name", "name_column", "timestamp", "id")
+    @classmethod
+    def _filled(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("must not be empty; leave the option out instead")
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -105,7 +114,8 @@ class RowMapper:
         def position(column: str, option: str) -> int:
             if column in at:
                 return at[column]
-            near = difflib.get_close_matches(column, at, 1)
+            folded = {str(name).lower(): name for name in at}
+            near = [folded[name] for name in difflib.get_close_matches(column.lower(), folded, 1)]
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise MappingError(
                 f"mapping: {option} names the column {column!r}, which is not there{hint}; "
@@ -160,7 +170,8 @@ class RowMapper:
                 raise InvalidEvent(f"properties.{empty[0]}", "NULL, and the mapping says nulls=fail")
             for key in empty:
                 del properties[key]
-        return Event(name, identity, timestamp, properties, None if self._id is None else _event_id(row[self._id]))
+        event_id: Any = None if self._id is None else _event_id(row[self._id])
+        return Event(name, identity, timestamp, properties, event_id)
 
     def _aware(self, value: Any, text_too: bool = False) -> Any:
         if self._zone is not None:
@@ -175,19 +186,28 @@ class RowMapper:
 def _identifier(value: Any, key: str) -> Any:
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, Decimal | float) and -(2**63) < value < 2**63 and value == int(value):
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < MAX_ID_DIGITS and value == int(value):
         return int(value)
     if isinstance(value, bytes):
         raise InvalidEvent(f"identity.{key}", "bytes; cast the column to text in SQL")
     return value
 
 
-def _event_id(value: Any) -> str:
-    if value is None:
-        raise InvalidEvent("id", "NULL; an id column has to be filled")
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat() if value.tzinfo else value.isoformat()
-    return value.hex() if isinstance(value, bytes) else str(value)
+def _event_id(value: Any) -> str | int:
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, datetime) and value.tzinfo:
+        try:
+            value = value.astimezone(UTC)
+        except OverflowError:
+            raise InvalidEvent("id", "out of the range of times such as 9999") from None
+    if isinstance(value, date | UUID | Decimal | float):
+        return value.isoformat() if isinstance(value, date) else str(value)
+    raise InvalidEvent("id", f"an id column has to hold texts, numbers, times or UUIDs, not {kind(value)}")
 
 
 def _is_naive(value: Any, text_too: bool) -> bool:

@@ -116,6 +116,8 @@ class _Mappers:
     def record(self, row: int, data: Any) -> Record:
         if not isinstance(data, Mapping):
             return Record(row, None, None, InvalidEvent("row", f"has to be a mapping of columns, not {kind(data)}"))
+        if not all(isinstance(column, str) for column in data):
+            return Record(row, None, None, InvalidEvent("row", "column names have to be text"))
         columns = tuple(data)
         values = tuple(data.values())
         mapper = self._bound.get(columns)

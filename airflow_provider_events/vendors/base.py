@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import orjson
 
@@ -23,7 +25,7 @@ from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.exchange import Answer, Encoded, Listing, Outcome, Request, Verdict
 
-__all__ = ["ConnectionValues", "ExtraField", "StandardField", "Vendor", "registry"]
+__all__ = ["ConnectionValues", "ExtraField", "StandardField", "Upserts", "Vendor", "registry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +78,16 @@ class ExtraField:
             if self.choices and value not in self.choices:
                 raise ValueError(f"has to be one of {', '.join(self.choices)}")
             return value
-        if isinstance(value, bool):
-            raise ValueError("has to be a number")
+        whole = self.type == "integer"
         try:
-            number = int(value) if self.type == "integer" else float(value)
+            number = float("nan" if isinstance(value, bool) else value)
         except (TypeError, ValueError):
-            raise ValueError("has to be a whole number" if self.type == "integer" else "has to be a number") from None
+            number = math.nan
+        if not math.isfinite(number) or (whole and not number.is_integer()):
+            raise ValueError("has to be a whole number" if whole else "has to be a number")
         if self.minimum is not None and not number >= self.minimum:
             raise ValueError(f"has to be at least {self.minimum:g}")
-        return number
+        return int(number) if whole else number
 
     def schema(self) -> dict[str, Any]:
         """The JSON schema from which Airflow's form draws the widget; optional fields are nullable there."""
@@ -97,6 +100,9 @@ class ExtraField:
             schema["minimum"] = self.minimum
         return schema
 
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 COMMON_EXTRAS = (
     ExtraField(
@@ -126,6 +132,32 @@ COMMON_EXTRAS = (
 )
 
 
+class Upserts(ABC):
+    """How a vendor's entries are created or updated, under the same bounds as its events.
+
+    An entry travels as an event does: its attributes are the event's properties, its name is not sent.
+    """
+
+    timestamp_sent: ClassVar[bool] = True
+    max_request_bytes: int
+    piece_overhead: int
+
+    @abstractmethod
+    def encode(self, event: Event) -> Encoded:
+        """Identity and attributes on the wire.
+
+        :raises InvalidEvent: the vendor would refuse them.
+        """
+
+    @abstractmethod
+    def request(self, pieces: Sequence[Encoded]) -> Request:
+        """One request for 1 to `Vendor.max_batch_size` entries."""
+
+    @abstractmethod
+    def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
+        """What an answer means, as in `Vendor.read`."""
+
+
 class Vendor(ABC):
     """A vendor, configured by one connection.
 
@@ -151,6 +183,11 @@ class Vendor(ABC):
         self.login = (values.login or "").strip()
         self.password = (values.password or "").strip()
         self.extra = self._read_extra(values.extra)
+        if (proxy := self.extra["proxy"]) and not _is_url(proxy):
+            raise ConfigurationError(
+                f"connection {self.conn_id!r}: 'Proxy URL' (extra key 'proxy') has to be a URL such as "
+                "http://proxy.example.com:3128, with what is special in a password percent-encoded"
+            )
         for required in self.standard_fields:
             if required.required and not getattr(self, required.name):
                 raise self._missing(required.label, required.name)
@@ -207,6 +244,13 @@ class Vendor(ABC):
         """Published look-ups per minute; None: no published limit."""
         return None
 
+    def upserts(self) -> Upserts:
+        """How entries are created or updated.
+
+        :raises ConfigurationError: the vendor documents no such call.
+        """
+        raise ConfigurationError(f"{self.label} documents no way to create or update an entry")
+
     # -- settings ----------------------------------------------------------------------------------------------------
 
     def quota(self, batch_size: int) -> float | None:
@@ -219,8 +263,8 @@ class Vendor(ABC):
 
     def secrets(self) -> list[str]:
         """Every secret of the connection in every form in which it travels."""
-        proxy = self.extra["proxy"]
-        held = [self.password, *self.headers().values(), (proxy and urlsplit(proxy).password) or ""]
+        proxy = (self.extra["proxy"] and urlsplit(self.extra["proxy"]).password) or ""
+        held = [self.password, *self.headers().values(), proxy, unquote(proxy)]
         forms = [form for value in held for form in (value, quote(value, safe=""), value.rpartition(" ")[2])]
         return list(dict.fromkeys(form for form in forms if form))
 
@@ -255,17 +299,16 @@ class Vendor(ABC):
             f"connection {self.conn_id!r} ({self.label}): fill in the field {label!r} ({where}) of the connection form"
         )
 
-    def key(self, event: Event, body: bytes) -> str:
-        """The idempotency key: from the caller's id with name and customer, else from all that is on the wire and
-        the time at full precision."""
-        digest = hashlib.blake2b(self.conn_type.encode(), digest_size=16)
-        if event.id is None:
-            digest.update(body)
-            digest.update(str(event.timestamp and event.timestamp.timestamp()).encode())
-        else:
-            identity = orjson.dumps(dict(event.identity), option=orjson.OPT_SORT_KEYS)
-            digest.update(orjson.dumps([event.name, event.id]) + identity)
-        return digest.hexdigest()
+    def key(self, event: Event, properties: Mapping[str, Any]) -> str:
+        """The idempotency key: from the caller's id with name and customer, else from the whole content.
+
+        :param properties: the event's, JSON-safe.
+        """
+        moment = event.timestamp and (event.timestamp - _EPOCH) // _MICROSECOND
+        content = [moment, properties] if event.id is None else event.id
+        identity = {name: str(value) for name, value in event.identity.items()}
+        text = orjson.dumps([self.conn_type, event.name, identity, content], option=orjson.OPT_SORT_KEYS)
+        return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def dumps(value: Any, field_name: str = "event") -> bytes:
@@ -310,13 +353,18 @@ def by_status(answer: Answer, code: str = "", reason: str = "") -> Outcome:
     """
     status = answer.status
     code = code or f"http_{status}"
-    if status in (408, 425, 429) or status >= 500 or status < 300:
+    if is_later(answer) or status < 300:
         return Outcome(Verdict.RETRY, code, reason or "no documented answer")
     if status in (401, 402, 403, 407):
         return Outcome(Verdict.REFUSED, code, reason or "the credentials were refused")
     if status < 400 or status in (404, 405, 410):
         return Outcome(Verdict.REFUSED, code, reason or "nothing is served at this URL: check host, project and path")
     return Outcome(Verdict.REJECTED, code, reason or "refused without a reason")
+
+
+def is_later(answer: Answer) -> bool:
+    """Overload or outage: whatever the body says, it says nothing about the event."""
+    return answer.status in (408, 425, 429) or answer.status >= 500
 
 
 def words(value: object, limit: int = 200) -> str:
@@ -331,19 +379,23 @@ def _base_url(values: ConnectionValues, default: str) -> str:
     if "://" not in host:
         scheme = values.scheme if values.scheme in ("http", "https") else "https"
         host = f"{scheme}://{host}"
-    try:
-        parts = urlsplit(host)
-        port = parts.port or values.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if not _is_url(host) or (parts := urlsplit(host)).query or parts.fragment:
         raise ConfigurationError(
             f"connection {values.conn_id!r}: the host has to be a URL such as {default}, without query or fragment"
         )
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError(f"connection {values.conn_id!r}: the host must not hold credentials")
-    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = parts.port or values.port
     return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in text
+    except ValueError:
+        return False
 
 
 def registry() -> dict[str, type[Vendor]]:

@@ -20,11 +20,13 @@ from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
     StandardField,
+    Upserts,
     Vendor,
     by_status,
     delivered,
     dumps,
     found,
+    is_later,
     json_body,
     segment,
     words,
@@ -34,6 +36,7 @@ MAX_EVENT_BYTES = 800_000
 MAX_VALUE_BYTES = 16_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COMMAND_HEADS = [b'{"name":"customers/events","command_id":"%d","data":' % n for n in range(50)]
+_CUSTOMER_HEADS = [b'{"name":"customers","command_id":"%d","data":' % n for n in range(50)]
 _REFUSALS = ("could not authenticate", "invalid project id", "access key not found", "invalid secret")
 
 
@@ -94,13 +97,20 @@ class Bloomreach(Vendor):
         body = dumps(wire)
         if len(body) >= MAX_VALUE_BYTES:
             _check_sizes(body, properties)
-        return Encoded(body, self.key(event, body))
+        return Encoded(body, self.key(event, properties))
 
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """`POST …/customers/events` for one event, `POST …/batch` for more, each command with its `command_id`."""
+        return self.posted("customers/events", _COMMAND_HEADS, pieces)
+
+    def posted(self, name: str, heads: Sequence[bytes], pieces: Sequence[Encoded]) -> Request:
+        """One command by itself, or a batch of commands.
+
+        :param heads: how each command of a batch begins.
+        """
         if len(pieces) == 1:
-            return Request("POST", f"{self._track}/customers/events", pieces[0].body)
-        commands = b"},".join([head + piece.body for head, piece in zip(_COMMAND_HEADS, pieces, strict=False)])
+            return Request("POST", f"{self._track}/{name}", pieces[0].body)
+        commands = b"},".join([head + piece.body for head, piece in zip(heads[: len(pieces)], pieces, strict=True)])
         return Request("POST", f"{self._track}/batch", b'{"commands":[' + commands + b"}]}")
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
@@ -142,6 +152,10 @@ class Bloomreach(Vendor):
         """That of tracking: none is published for reading, and both come from the same address."""
         return 6000
 
+    def upserts(self) -> Upserts:
+        """`POST …/customers`, or `customers` commands in a batch."""
+        return CustomerUpserts(self)
+
     def probe(self) -> Request:
         """`GET …/system/time`."""
         return Request("GET", f"{self._track}/system/time")
@@ -150,6 +164,38 @@ class Bloomreach(Vendor):
         """200 with `success`."""
         outcome = self.read(answer, 1)
         return outcome if isinstance(outcome, Outcome) else outcome[0]
+
+
+class CustomerUpserts(Upserts):
+    """`update_timestamp` lets no older upsert overwrite a newer one, in whatever order they arrive.
+
+    https://documentation.bloomreach.com/engagement/reference/update-customer-properties-2
+    """
+
+    def __init__(self, vendor: Bloomreach) -> None:
+        self._vendor = vendor
+        self.max_request_bytes, self.piece_overhead = vendor.max_request_bytes, vendor.piece_overhead
+
+    def encode(self, event: Event) -> Encoded:
+        """`customer_ids`, `properties` and `update_timestamp`."""
+        properties = json_object(event.properties, "properties")
+        if not properties:
+            raise InvalidEvent("properties", "Bloomreach updates no customer without at least one attribute")
+        wire: dict[str, Any] = {"customer_ids": _customer_ids(event.identity), "properties": properties}
+        if event.timestamp is not None:
+            wire["update_timestamp"] = (event.timestamp - _EPOCH).total_seconds()
+        body = dumps(wire)
+        if len(body) >= MAX_VALUE_BYTES:
+            _check_sizes(body, properties)
+        return Encoded(body, self._vendor.key(event, properties))
+
+    def request(self, pieces: Sequence[Encoded]) -> Request:
+        """`POST …/customers` for one, `POST …/batch` for more."""
+        return self._vendor.posted("customers", _CUSTOMER_HEADS, pieces)
+
+    def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
+        """As for events."""
+        return self._vendor.read(answer, count)
 
 
 def _customer_ids(identity: Mapping[str, str | int]) -> dict[str, str]:
@@ -174,21 +220,26 @@ def _read_commands(results: Any, count: int) -> list[Outcome]:
     outcomes = [unanswered] * count
     if not isinstance(results, list):
         return outcomes
-    for position, result in enumerate(results):
+    positions = {str(position): position for position in range(count)}
+    for index, result in enumerate(results):
         if not isinstance(result, dict):
             continue
         echoed = result.get("command_id")
-        if echoed is not None:
-            position = int(echoed) if isinstance(echoed, str) and echoed.isdecimal() else count
-        elif len(results) != count:
-            continue
-        if position < count:
-            outcomes[position] = delivered() if result.get("success") is True else _command_failure(result)
+        if echoed is None and len(results) == count:
+            echoed = str(index)
+        at = positions.pop(echoed, None) if isinstance(echoed, str) else None
+        if at is not None:
+            outcomes[at] = _command_outcome(result) or unanswered
     return outcomes
 
 
-def _command_failure(result: dict[str, Any]) -> Outcome:
+def _command_outcome(result: dict[str, Any]) -> Outcome | None:
+    """What one result says; None if it says neither success nor failure."""
+    if result.get("success") is True:
+        return delivered()
     reason = _reason(result)
+    if result.get("success") is not False and not reason:
+        return None
     return Outcome(_verdict(reason) or Verdict.REJECTED, "command_failed", reason or "failed without a reason")
 
 
@@ -196,6 +247,8 @@ def _failure(answer: Answer, data: dict[str, Any]) -> Outcome:
     """`error` is text; `errors` is text, a list, or an object with `_global` or `description`; `message` is text."""
     reason = _reason(data)
     code = f"http_{answer.status}"
+    if is_later(answer):
+        return by_status(answer, code, reason)
     verdict = _verdict(reason)
     if verdict is None and answer.status < 300 and data.get("success") is False:
         verdict = Verdict.REJECTED

@@ -26,6 +26,7 @@ from airflow_provider_events.vendors.base import (
     delivered,
     dumps,
     found,
+    is_later,
     json_body,
     segment,
     words,
@@ -75,16 +76,17 @@ class Embeddables(Vendor):
             raise InvalidEvent("name", "has to be snake_case: lower-case letters, digits and underscores")
         if event.timestamp is None:
             raise InvalidEvent("timestamp", "Embeddables requires one")
+        properties = json_object(event.properties, "properties")
         body = dumps(
             {
-                "embeddable_id": embeddable_id,
+                "embeddable_id": str(embeddable_id),
                 "timestamp": _milliseconds(event.timestamp),
                 "custom_event_name": event.name,
-                "custom_event_props": dumps(json_object(event.properties, "properties"), "properties").decode(),
+                "custom_event_props": dumps(properties, "properties").decode(),
                 "identifiers": [{"key": key, "value": dumps(value, f"identity.{key}").decode()}],
             }
         )
-        return Encoded(body, self.key(event, body))
+        return Encoded(body, self.key(event, properties))
 
     def _identified(self, given: Mapping[str, str | int]) -> tuple[str | int, str, str | int]:
         """Embeddable, and key and value of the one identifier."""
@@ -107,6 +109,8 @@ class Embeddables(Vendor):
         error = data.get("error") if isinstance(data, dict) else None
         code = words(error.get("code"), 60) if isinstance(error, dict) else ""
         reason = words(error.get("message")) if isinstance(error, dict) else ""
+        if is_later(answer):
+            return by_status(answer, code, reason)
         if code.lower() == "entry_not_found":
             return Outcome(Verdict.MISSING, code, reason)
         if code.lower() == "unauthorized":

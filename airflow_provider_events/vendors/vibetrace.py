@@ -16,11 +16,13 @@ from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, 
 from airflow_provider_events.values import json_object
 from airflow_provider_events.vendors.base import (
     StandardField,
+    Upserts,
     Vendor,
     by_status,
     delivered,
     dumps,
     found,
+    is_later,
     json_body,
     segment,
     words,
@@ -70,8 +72,9 @@ class Vibetrace(Vendor):
             raise InvalidEvent("identity", "Vibetrace takes exactly one of email and _id")
         user = {name: str(value) for name, value in event.identity.items()}
         properties = json_object(event.properties, "properties")
+        key = self.key(event, properties)
         if event.name == "confirmation":
-            properties = self._confirmation(event, user, properties)
+            properties = _confirmation(properties, event.id or key)
         elif event.name == "generic":
             inner = properties.get("generic")
             if not isinstance(inner, dict) or not inner.get("event_name"):
@@ -82,23 +85,7 @@ class Vibetrace(Vendor):
             raise InvalidEvent("properties.event_name", "taken by the event's name; rename the property")
         else:
             typed = {"generic": {"generic": {"event_name": event.name, **properties}}}
-        body = dumps({"user": user, "event": typed})
-        return Encoded(body, self.key(event, body))
-
-    def _confirmation(self, event: Event, user: dict[str, str], properties: dict[str, Any]) -> dict[str, Any]:
-        """`items` beside `generic`; flat columns such as `orderId` and `total` belong into `generic`."""
-        order = properties.pop("generic", {})
-        if not isinstance(order, dict):
-            raise InvalidEvent("properties.generic", "has to be an object with orderId, total and coupons")
-        items = properties.pop("items", [])
-        if not isinstance(items, list):
-            raise InvalidEvent("properties.items", 'has to be a list of {"id": …, "quantity": …}')
-        if twice := order.keys() & properties.keys():
-            raise InvalidEvent(f"properties.{min(twice)}", "given twice: beside and inside generic")
-        order = {**order, **properties}
-        if order.get("orderId") in (None, ""):
-            order["orderId"] = event.id or self.key(event, dumps([user, items, order]))
-        return {"items": items, "generic": order}
+        return Encoded(dumps({"user": user, "event": typed}), key)
 
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """`POST /event`, without a trailing slash."""
@@ -108,10 +95,11 @@ class Vibetrace(Vendor):
         """200 with `results`; otherwise `errors`, of which `User not found` is the missing entry."""
         data = json_body(answer)
         errors = data.get("errors") if isinstance(data, dict) else None
-        first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
-        message, detail = words(first.get("message")), words(first.get("description"))
-        reason = f"{message}: {detail}" if message and detail else message or detail
-        if message.lower() == "user not found":
+        said = [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+        reason = words("; ".join(filter(None, map(_sentence, said))), 400)
+        if is_later(answer):
+            return by_status(answer, reason=reason)
+        if any(words(error.get("message")).lower() == "user not found" for error in said):
             return Outcome(Verdict.MISSING, "user_not_found", reason)
         if 200 <= answer.status < 300:
             if errors:
@@ -134,12 +122,68 @@ class Vibetrace(Vendor):
         outcome = self.read(answer, 1)
         return by_status(answer) if outcome.verdict is Verdict.DELIVERED else outcome
 
+    def upserts(self) -> Upserts:
+        """`PUT /user/{email}?upsert=true`."""
+        return UserUpserts(self)
+
     def probe(self) -> Request:
         """`GET /user/{email}` of an address that cannot exist: read-only, and no customer comes back."""
         return Request("GET", f"/user/{segment('connection-test@airflow.invalid')}")
 
     def read_probe(self, answer: Answer) -> Outcome:
         """The vendor's own 404, or a user object: in both cases it let us in."""
-        user = answer.status == 200 and isinstance(json_body(answer), dict)
+        data = json_body(answer)
+        user = answer.status == 200 and isinstance(data, dict) and "email" in data and "errors" not in data
         outcome = self.read(answer, 1)
         return delivered() if user or outcome.verdict is Verdict.MISSING else outcome
+
+
+class UserUpserts(Upserts):
+    """One user per request; `isSubscribed` is an attribute like any other, and never set by itself.
+
+    https://help.vtcdn.net/knowledge-base/how-to-update-an-user-through-api/
+    """
+
+    def __init__(self, vendor: Vibetrace) -> None:
+        self._vendor = vendor
+        self.max_request_bytes, self.piece_overhead = vendor.max_request_bytes, vendor.piece_overhead
+
+    def encode(self, event: Event) -> Encoded:
+        """The user's path, a line feed, and the attributes; a path holds no line feed."""
+        path = self._vendor.lookup(event.identity).path
+        if "email" in event.properties:
+            raise InvalidEvent("properties.email", "taken by the identity; an upsert cannot change it")
+        attributes = json_object(event.properties, "properties")
+        return Encoded(f"{path}\n".encode() + dumps(attributes), self._vendor.key(event, attributes))
+
+    def request(self, pieces: Sequence[Encoded]) -> Request:
+        """`PUT`, which may be repeated without harm."""
+        path, _, body = pieces[0].body.partition(b"\n")
+        return Request("PUT", f"{path.decode('ascii')}?upsert=true", body)
+
+    def read(self, answer: Answer, count: int) -> Outcome:
+        """200 with `results`, here a list."""
+        data = json_body(answer)
+        if 200 <= answer.status < 300 and isinstance(data, dict) and data.get("results") and not data.get("errors"):
+            return delivered()
+        return self._vendor.read(answer, count)
+
+
+def _confirmation(properties: dict[str, Any], order_id: str) -> dict[str, Any]:
+    """`items` beside `generic`; flat columns such as `orderId` and `total` belong into `generic`."""
+    order = properties.pop("generic", {})
+    if not isinstance(order, dict):
+        raise InvalidEvent("properties.generic", "has to be an object with orderId, total and coupons")
+    items = properties.pop("items", [])
+    if not isinstance(items, list):
+        raise InvalidEvent("properties.items", 'has to be a list of {"id": …, "quantity": …}')
+    if twice := order.keys() & properties.keys():
+        raise InvalidEvent(f"properties.{min(twice)}", "given twice: beside and inside generic")
+    order = {**order, **properties}
+    if order.get("orderId") in (None, ""):
+        order["orderId"] = order_id
+    return {"items": items, "generic": order}
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    return ": ".join(filter(None, (words(error.get("message")), words(error.get("description")))))

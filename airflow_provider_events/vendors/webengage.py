@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +22,7 @@ from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
     StandardField,
+    Upserts,
     Vendor,
     by_status,
     delivered,
@@ -41,6 +42,23 @@ MAX_ID_LENGTH = 100
 MAX_NAME_LENGTH = 50
 MAX_TEXT_LENGTH = 1000
 MAX_ATTRIBUTES_PER_TYPE = 25
+USER_FIELDS = frozenset(
+    [
+        "firstName",
+        "lastName",
+        "birthDate",
+        "gender",
+        "email",
+        "phone",
+        "emailOptIn",
+        "smsOptIn",
+        "whatsappOptIn",
+        "rcsOptIn",
+        "company",
+        "hashedEmail",
+        "hashedPhone",
+    ]
+)
 _TYPES = {str: "text", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
 
 
@@ -95,25 +113,26 @@ class WebEngage(Vendor):
 
     def encode(self, event: Event) -> Encoded:
         """`userId` or `anonymousId`, `eventName`, `eventTime` to the second with its own offset, `eventData`."""
-        if len(event.identity) != 1 or next(iter(event.identity)) not in ("userId", "anonymousId"):
-            raise InvalidEvent("identity", "WebEngage takes exactly one of userId and anonymousId")
-        user = {name: _user_id(name, value) for name, value in event.identity.items()}
+        user = _user(event.identity)
         _check_name("name", event.name, MAX_NAME_LENGTH)
         wire: dict[str, Any] = {**user, "eventName": event.name}
         if event.timestamp is not None:
             wire["eventTime"] = _event_time(event.timestamp)
         wire["eventData"] = json_object(event.properties, "properties", _date_attribute)
-        _check_attributes(wire["eventData"])
-        body = dumps(wire)
-        return Encoded(body, self.key(event, body))
+        _check_attributes(event.properties, wire["eventData"])
+        return Encoded(dumps(wire), self.key(event, wire["eventData"]))
 
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """`POST …/events` for one event, `POST …/bulk-events` for more, with a hex `x-request-id` from the content."""
+        return self.posted("events", pieces)
+
+    def posted(self, name: str, pieces: Sequence[Encoded]) -> Request:
+        """One record by itself, or a bulk of them."""
         if len(pieces) == 1:
-            return Request("POST", f"{self._account}/events", pieces[0].body, {"x-request-id": pieces[0].key})
+            return Request("POST", f"{self._account}/{name}", pieces[0].body, {"x-request-id": pieces[0].key})
         keys = hashlib.blake2b("".join(piece.key for piece in pieces).encode(), digest_size=16)
-        body = b'{"events":[' + b",".join([piece.body for piece in pieces]) + b"]}"
-        return Request("POST", f"{self._account}/bulk-events", body, {"x-request-id": keys.hexdigest()})
+        body = f'{{"{name}":['.encode() + b",".join([piece.body for piece in pieces]) + b"]}"
+        return Request("POST", f"{self._account}/bulk-{name}", body, {"x-request-id": keys.hexdigest()})
 
     def read(self, answer: Answer, count: int) -> Outcome:
         """2xx whose `response.status` is `queued` or `success`; `error` with a message, whatever the status."""
@@ -166,6 +185,10 @@ class WebEngage(Vendor):
         """100 GDPR requests per minute."""
         return 100
 
+    def upserts(self) -> Upserts:
+        """`POST …/users`, or `…/bulk-users`."""
+        return UserUpserts(self)
+
     def probe(self) -> Request:
         """An event without user and name: the API documents no read call, and this one can store nothing."""
         return Request("POST", f"{self._account}/events", b"{}")
@@ -175,6 +198,43 @@ class WebEngage(Vendor):
         outcome = self.read(answer, 1)
         empty = outcome.verdict is Verdict.REJECTED and "cannot be empty" in outcome.reason
         return delivered() if empty else outcome
+
+
+class UserUpserts(Upserts):
+    """Attributes that WebEngage knows stay beside the id, all others go into `attributes`.
+
+    https://docs.webengage.com/docs/rest-api-tracking-users
+    https://docs.webengage.com/docs/bulk-user-api
+    """
+
+    def __init__(self, vendor: WebEngage) -> None:
+        self._vendor = vendor
+        self.max_request_bytes, self.piece_overhead = vendor.max_request_bytes, vendor.piece_overhead
+
+    def encode(self, event: Event) -> Encoded:
+        """Texts that would be cut off, and names that would be ignored, are refused here."""
+        known = {name: value for name, value in event.properties.items() if name in USER_FIELDS}
+        others = {name: value for name, value in event.properties.items() if name not in USER_FIELDS}
+        wire: dict[str, Any] = {**_user(event.identity), **json_object(known, "properties", _event_time)}
+        if attributes := json_object(others, "properties", _date_attribute):
+            for name, value in attributes.items():
+                _check_attribute(name, value)
+            wire["attributes"] = attributes
+        return Encoded(dumps(wire), self._vendor.key(event, wire))
+
+    def request(self, pieces: Sequence[Encoded]) -> Request:
+        """`POST …/users` for one, `POST …/bulk-users` for more."""
+        return self._vendor.posted("users", pieces)
+
+    def read(self, answer: Answer, count: int) -> Outcome:
+        """As for events."""
+        return self._vendor.read(answer, count)
+
+
+def _user(identity: Mapping[str, str | int]) -> dict[str, str]:
+    if len(identity) != 1 or next(iter(identity)) not in ("userId", "anonymousId"):
+        raise InvalidEvent("identity", "WebEngage takes exactly one of userId and anonymousId")
+    return {name: _user_id(name, value) for name, value in identity.items()}
 
 
 def _user_id(name: str, value: str | int) -> str:
@@ -190,13 +250,19 @@ def _check_name(field: str, name: str, limit: int) -> None:
         raise InvalidEvent(field, "names that start with we_ are reserved: WebEngage ignores them in silence")
 
 
-def _check_attributes(attributes: dict[str, Any]) -> None:
+def _check_attribute(name: str, value: Any) -> None:
+    _check_name(f"properties.{name}", name, MAX_NAME_LENGTH - 1)
+    if isinstance(value, str) and len(value) >= MAX_TEXT_LENGTH:
+        raise InvalidEvent(f"properties.{name}", f"text has to be shorter than {MAX_TEXT_LENGTH} characters")
+
+
+def _check_attributes(properties: Mapping[str, Any], attributes: dict[str, Any]) -> None:
     counts: Counter[str] = Counter()
     for name, value in attributes.items():
-        _check_name(f"properties.{name}", name, MAX_NAME_LENGTH - 1)
-        if isinstance(value, str) and len(value) >= MAX_TEXT_LENGTH:
-            raise InvalidEvent(f"properties.{name}", f"text has to be shorter than {MAX_TEXT_LENGTH} characters")
-        if value is not None:
+        _check_attribute(name, value)
+        if isinstance(properties.get(name), date):
+            counts["date"] += 1
+        elif value is not None:
             counts[_TYPES[type(value)]] += 1
     for type_name, count in counts.items():
         if count > MAX_ATTRIBUTES_PER_TYPE:

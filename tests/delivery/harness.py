@@ -408,6 +408,5 @@ class Run:
             await self.engine.run(chunks)
         finally:
             if self.sink:
-                self.sink.write(self.ledger.frontier.leftover_rejected())
                 self.sink.flush()
         return self.ledger.report()

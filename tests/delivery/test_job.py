@@ -66,8 +66,10 @@ def stop_when(condition: Callable[[], bool], job: Delivery) -> threading.Thread:
     """A thread that stops the delivery as soon as the condition holds."""
 
     def wait_and_stop() -> None:
-        until(condition)
-        job.stop()
+        try:
+            until(condition)
+        finally:
+            job.stop()
 
     thread = threading.Thread(target=wait_and_stop)
     thread.start()

@@ -107,6 +107,59 @@ def test_retries_take_turns_too() -> None:
     assert all(later - earlier > 0.1 for earlier, later in pairwise(times))
 
 
+@pytest.mark.parametrize(
+    ("remaining", "limit", "spacing_seconds"),
+    [
+        ("500", "500", 0.01),
+        ("6", "500", 0.01),
+        ("5", "500", 0.12),
+        ("1", "500", 0.6),
+        ("0", "500", 1.2),
+        ("60", "6000", 0.01),
+        ("30", "6000", 0.02),
+        ("many", "500", 0.01),
+        ("-1", "500", 0.01),
+        ("1", "", 0.01),
+        ("0", "0", 1.2),
+    ],
+)
+def test_the_last_hundredth_of_a_quota_is_used_slowly(remaining: str, limit: str, spacing_seconds: float) -> None:
+    """Others may use the same quota; a vendor that counts aloud is believed."""
+
+    async def main() -> float:
+        pacer, loop = Pacer(60 / 0.0099), asyncio.get_running_loop()
+        await pacer.turn(asyncio.Event())
+        pacer.observe({"x-ratelimit-remaining": remaining, "x-ratelimit-limit": limit})
+        await pacer.turn(asyncio.Event())
+        return loop.time()
+
+    assert simulate(main()) == pytest.approx(spacing_seconds, rel=0.05)
+
+
+def test_a_quota_that_is_shared_is_not_run_into_over_and_over() -> None:
+    """Somebody else takes half of a quota of 500, we were told of all of it, and the vendor counts aloud."""
+    quota = 500
+    taken: list[float] = []
+    refused = 0
+
+    async def answer(request: Request) -> Answer:
+        nonlocal refused
+        now = asyncio.get_running_loop().time()
+        others = quota // 2
+        ours = sum(at > now - MINUTE for at in taken)
+        left = quota - others - ours
+        if left <= 0:
+            refused += 1
+            return said(429, "retry", x_ratelimit_limit=str(quota), x_ratelimit_remaining="0")
+        taken.append(now)
+        return said(200, "delivered", x_ratelimit_limit=str(quota), x_ratelimit_remaining=str(left - 1))
+
+    run = Run(answer, batch_size=1, max_in_flight=8, requests_per_minute=quota)
+    report = simulate(run.through(chunked(rows(5 * quota // 2))))
+    assert report.delivered == 5 * quota // 2
+    assert refused < 0.1 * len(taken)
+
+
 # -- pauses --------------------------------------------------------------------------------------------------------
 
 

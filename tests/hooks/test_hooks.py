@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import threading
 import time
@@ -135,7 +136,12 @@ def test_a_missing_field_is_named_by_its_label_in_the_form(
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_a_wrong_extra_is_named_before_anything_is_sent(
-    extra: dict[str, Any], words: list[str], vendor: str, connections: Any, connect: Callable[..., str]
+    extra: dict[str, Any],
+    words: list[str],
+    vendor: str,
+    connections: Any,
+    connect: Callable[..., str],
+    quick_retries: None,
 ) -> None:
     """Unknown keys too: what was meant as a setting must not travel as a header."""
     conn_id = connect(vendor, extra=with_extra(connections, vendor, **extra))
@@ -152,7 +158,7 @@ def test_an_extra_that_is_no_json_is_named(connections: Any, monkeypatch: pytest
 
     connection = Connection(conn_id="odd", conn_type="vibetrace", password="k")
     monkeypatch.setattr(type(connection), "extra_dejson", property(lambda _: json.loads("{")))
-    monkeypatch.setattr(VibetraceHook, "get_connection", lambda conn_id: connection)
+    monkeypatch.setattr(VibetraceHook, "get_connection", classmethod(lambda cls, conn_id: connection))
     with pytest.raises(ConfigurationError, match="'odd': the extra is not a JSON object"):
         VibetraceHook("odd").deliver([])
 
@@ -209,7 +215,6 @@ def test_a_single_event_that_the_vendor_rejects_says_why(connections: Any) -> No
         BloomreachHook().send(events("bloomreach", 1)[0])
     error = caught.value
     assert (error.status, error.code, error.conn_id) == (200, "http_200", "bloomreach_default")
-    assert error.request_id
     assert not error.retryable
 
 
@@ -230,6 +235,7 @@ def test_refused_credentials_name_the_connection(vendor: str, connections: Any, 
         with pytest.raises(CredentialsRefused, match="connection 'changed': ") as caught:
             call()
         assert caught.value.conn_id == "changed"
+        assert (caught.value.request_id is not None) == (vendor == "bloomreach")
         assert "not-the-key" not in str(caught.value)
 
 
@@ -242,13 +248,11 @@ def test_a_longer_pause_than_a_task_should_wait_is_handed_back(connections: Any)
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hook takes no retry policy, so the class itself gets a short default for a test of an outage."""
-    quick = RetryPolicy(budget_seconds=0.3, base_seconds=0.05, cap_seconds=0.1)
-    monkeypatch.setattr("airflow_provider_events.delivery.courier.Patience.__init__.__defaults__", None, raising=False)
-    original = quick.__class__.__init__
+    """A hook takes no retry policy from its caller, so the defaults are short for a while."""
+    original = RetryPolicy.__init__
 
-    def short(self: RetryPolicy, *arguments: Any, **named: Any) -> None:
-        original(self, 0.3, 1.0, 0.05, 0.1)
+    def short(policy: RetryPolicy) -> None:
+        original(policy, budget_seconds=0.3, max_wait_seconds=1.0, base_seconds=0.05, cap_seconds=0.1)
 
     monkeypatch.setattr(RetryPolicy, "__init__", short)
 
@@ -301,8 +305,9 @@ def test_the_operators_options_come_before_the_connections(connections: Any, con
 
 
 def test_a_rate_above_the_published_quota_is_brought_down_to_it(
-    connections: Any, connect: Callable[..., str], caplog: pytest.LogCaptureFixture
+    connections: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(WebEngageHook, "log", logging.getLogger("hook"))  # Airflow's own does not reach caplog
     WebEngageHook().deliver(events("webengage", 1), requests_per_minute=100_000)
     assert "100000 requests per minute are above WebEngage's published 500: keeping to these" in caplog.text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import traceback
@@ -29,9 +30,8 @@ def redacted(text: str) -> str:
 
     if hasattr(sdk, "redact"):
         return str(sdk.redact(text))
-    from airflow.utils.log.secrets_masker import redact
-
-    return str(redact(text))
+    masker = importlib.import_module("airflow.utils.log.secrets_masker")  # Airflow 2.11
+    return str(masker.redact(text))
 
 
 def forms(vendor: str) -> list[str]:

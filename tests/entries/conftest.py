@@ -1,0 +1,1 @@
+"""Connections through which entries can be looked up."""
