@@ -282,7 +282,10 @@ def get_provider_info() -> dict[str, object]:
         "operators": [
             {
                 "integration-name": "Customer events",
-                "python-modules": ["airflow_provider_events.operators.events"],
+                "python-modules": [
+                    "airflow_provider_events.operators.events",
+                    "airflow_provider_events.operators.entries",
+                ],
             }
         ],
         "sensors": [
@@ -302,7 +305,12 @@ def get_provider_info() -> dict[str, object]:
                 "source-integration-name": "SQL",
                 "target-integration-name": "Customer events",
                 "python-module": "airflow_provider_events.transfers.sql_to_events",
-            }
+            },
+            {
+                "source-integration-name": "SQL",
+                "target-integration-name": "Customer events",
+                "python-module": "airflow_provider_events.transfers.sql_to_entries",
+            },
         ],
         "config": {
             "events": {
@@ -323,7 +331,8 @@ def get_provider_info() -> dict[str, object]:
                         "description": (
                             "Folder for checkpoints on Airflow before 3.3, which has no task state store: a local "
                             "path that all workers share or any URI of Airflow's object storage. Blank: a retry "
-                            "starts over."
+                            "starts over. On every version: what deferred sensors wait for, where that is a list; "
+                            "triggerers have to reach it as well."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

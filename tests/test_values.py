@@ -13,12 +13,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.values import MAX_DEPTH, iso_utc, json_object, json_value, kind, parse_time
-from tests.vendors.wires import exactly, nested, on_the_wire
+from tests.vendors.wires import exactly, examples, nested, on_the_wire
 
 MOMENT = datetime(2026, 3, 1, 9, 30, 0, 123456, UTC)
 
@@ -180,14 +180,14 @@ def test_the_given_values_are_left_alone() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=10), nested, max_size=4))
-@settings(max_examples=80)
+@examples(80)
 def test_what_passes_round_trips_through_json(values: dict[str, Any]) -> None:
     made = json_object(values, "properties")
     assert exactly(json.loads(json.dumps(made, allow_nan=False))) == exactly(on_the_wire(values))
 
 
 @given(st.sampled_from(NEVER[:7]), st.lists(st.sampled_from([list, tuple, dict]), max_size=12))
-@settings(max_examples=60)
+@examples(60)
 def test_what_is_refused_is_refused_at_every_depth(value: Any, wrappings: list[type]) -> None:
     for wrapping in wrappings:
         value = {"a": value} if wrapping is dict else wrapping([1, value])

@@ -19,7 +19,7 @@ from airflow_provider_events.delivery.transport import AiohttpTransport, Endpoin
 from airflow_provider_events.exceptions import CredentialsRefused, RateLimited, VendorUnavailable
 from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
 
-__all__ = ["Courier", "alone"]
+__all__ = ["Courier", "alone", "refused"]
 
 Reading = Outcome | list[Outcome]
 
@@ -86,7 +86,7 @@ class Courier:
             if isinstance(reading, list):
                 return answer, reading
             if reading.verdict is Verdict.REFUSED:
-                raise CredentialsRefused(f"{reading.code}: {reading.reason}", **_facts(answer, reading))
+                raise refused(answer, reading)
             if reading.verdict is not Verdict.RETRY:
                 return answer, reading
             asked = retry_after_seconds(answer.headers)
@@ -128,6 +128,11 @@ class Courier:
             raise VendorUnavailable(f"no usable answer within the retry budget; last: {why}", **facts)
         self.counters.retries += 1
         await sleep_unless(self._stopping, pause)
+
+
+def refused(answer: Answer, outcome: Outcome) -> CredentialsRefused:
+    """The error for refused credentials."""
+    return CredentialsRefused(f"{outcome.code}: {outcome.reason}", **_facts(answer, outcome))
 
 
 def _facts(answer: Answer, reading: Outcome) -> Facts:

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Protocol
 
 from airflow_provider_events.delivery.checkpoint import Span
-from airflow_provider_events.delivery.courier import Courier
+from airflow_provider_events.delivery.courier import Courier, refused
 from airflow_provider_events.delivery.feed import Batch, Batches, Chunks, Feed, Item, Lanes, Reader, identity_of
 from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.observer import DeliveryObserver
@@ -39,7 +39,7 @@ class Wire(Protocol):
 
     @property
     def piece_overhead(self) -> int:
-        """Bytes that an event costs in a body beside its own."""
+        """Bytes at most that an event costs in a body beside its own; the envelope costs no more either."""
 
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """One request for these events."""
@@ -190,6 +190,8 @@ class Engine:
                 for row, outcome in zip(part, reading, strict=True):
                     if outcome.verdict is Verdict.RETRY:
                         again.append(row)
+                    elif outcome.verdict is Verdict.REFUSED:
+                        self.fail(refused(answer, outcome))
                     else:
                         self._settle(batch, *row, outcome, answer, queue)
                 if again:

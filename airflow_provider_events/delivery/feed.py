@@ -187,7 +187,7 @@ class Batches:
         async with self._turn:
             rows: list[Prepared] = []
             items: list[Item] = []
-            size = 0
+            size = self._piece_overhead
             while len(items) < self._batch_size and len(rows) < MAX_ROWS_PER_SPAN:
                 try:
                     row = await self._reader.peek()
@@ -262,7 +262,7 @@ class Lanes:
     def _cut(self, lane: deque[tuple[Item, Span]]) -> Batch:
         batch = Batch()
         identities: set[str] = set()
-        size = 0
+        size = self._piece_overhead
         while lane and len(batch.items) < self._batch_size:
             item, span = lane[0]
             identity = identity_of(item.record)

@@ -10,10 +10,12 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore
@@ -27,7 +29,7 @@ from airflow_provider_events.delivery.resume import LAST_SAVE_SECONDS, Checkpoin
 from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.delivery.transport import Transport
 from airflow_provider_events.events import DeliveryReport, Event, Record, Rejection
-from airflow_provider_events.exceptions import DeliveryError, InvalidEvent, RejectedNotWritten
+from airflow_provider_events.exceptions import DeliveryError, DeliveryInterrupted, InvalidEvent, RejectedNotWritten
 from airflow_provider_events.exchange import Encoded
 
 __all__ = ["Codec", "Delivery", "Plan", "encode", "on_own_loop", "prepare"]
@@ -51,10 +53,16 @@ class Codec(Wire, Protocol):
         """
 
 
-def prepare(records: Iterator[Sequence[Record]], codec: Codec, sent_at: datetime) -> Iterator[list[Prepared]]:
+def prepare(
+    records: Iterator[Sequence[Record]], codec: Codec, sent_at: datetime
+) -> Generator[list[Prepared], None, None]:
     """Validate and encode; events without a time get `sent_at`, so that a repeated request has the same bytes."""
-    for chunk in records:
-        yield [_prepared(record, codec, sent_at) for record in chunk]
+    try:
+        for chunk in records:
+            yield [_prepared(record, codec, sent_at) for record in chunk]
+    finally:
+        if isinstance(records, Generator):
+            records.close()
 
 
 def encode(codec: Codec, event: Event, sent_at: datetime) -> Encoded:
@@ -139,6 +147,8 @@ class Delivery:
             else:
                 policy = options.on_source_changed
                 start = load(self._store, self._plan.fingerprint, policy) if self._store else None
+                if start is not None and self._sink is not None:
+                    self._sink.adopt(start)
                 on_own_loop(lambda: self._deliver(source, start), self.stop)
             report = self._ledger.report()
             if report.unsent and not options.dry_run:
@@ -171,8 +181,7 @@ class Delivery:
             lambda records: self._prepare(records, sent_at),
             start,
             plan.options.on_source_changed,
-            self._adopt_rejected,
-            ledger.reset,
+            self._restart,
         )
         async with self._open_transport() as transport:
             self._engine = engine = Engine(
@@ -210,17 +219,21 @@ class Delivery:
         finally:
             checkpointer.close()
 
-    def _adopt_rejected(self, start: Checkpoint) -> None:
-        if start.rejected_uri and self._sink:
-            self._sink.adopt(start)
+    def _restart(self) -> None:
+        """The source is not the one that the checkpoint describes: nothing of it counts."""
+        self._ledger.reset()
+        if self._sink is not None:
+            self._sink.discard()
 
-    def _prepare(self, records: Iterator[Sequence[Record]], sent_at: datetime) -> Iterator[list[Prepared]]:
+    def _prepare(self, records: Iterator[Sequence[Record]], sent_at: datetime) -> Generator[list[Prepared], None, None]:
         return prepare(records, self._codec, sent_at)
 
     def _rehearse(self, prepared: Iterator[Sequence[Prepared]]) -> None:
         ledger = self._ledger
         first: list[Item] = []
         for chunk in prepared:
+            if self._stopped.is_set():
+                raise DeliveryInterrupted("the dry run was stopped")
             ledger.took(len(chunk))
             for entry in chunk:
                 if isinstance(entry, Faulty):
@@ -236,27 +249,41 @@ def not_written(error: Exception) -> RejectedNotWritten:
     return RejectedNotWritten(f"rejected events cannot be written ({type(error).__name__}: {error})")
 
 
-def on_own_loop(main: Callable[[], Coroutine[Any, Any, T]], stop: Callable[[], None]) -> T:
+def on_own_loop(main: Callable[[], Coroutine[Any, Any, T]], stop: Callable[[], None] | None = None) -> T:
     """Run `main()` on a new event loop in a new thread and wait for its result.
 
-    Whatever interrupts the waiting thread (a signal handler that raises, a timeout) stops the loop by `stop`, is held
-    until `main` has returned, and is then raised.
+    Whatever interrupts the waiting thread (a signal handler that raises, a timeout) ends `main`, is held until it has
+    returned, and is then raised.
+
+    :param stop: ends `main`, from another thread. Default: it is cancelled.
     """
     result: Future[T] = Future()
+    cancel: Future[Callable[[], None]] = Future()
 
-    def run() -> None:
+    async def run() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if task is not None:
+            cancel.set_result(partial(_cancel, loop, task))
+        return await main()
+
+    def work() -> None:
         try:
-            result.set_result(asyncio.run(main()))
+            result.set_result(asyncio.run(run()))
         except BaseException as error:  # carried to the waiting thread, whatever it is
             result.set_exception(error)
 
     context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(run,), name="events-delivery", daemon=True)
+    thread = threading.Thread(target=context.run, args=(work,), name="events-delivery", daemon=True)
     thread.start()
     try:
         return result.result()
     except BaseException:
         if not result.done():
-            stop()
+            (stop or cancel.result())()
             thread.join()
         raise
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    with suppress(RuntimeError):  # the loop may have ended by now
+        loop.call_soon_threadsafe(task.cancel)

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 __all__ = ["Pacer", "Patience", "RetryPolicy", "Stopped", "retry_after_seconds", "sleep_unless"]
@@ -127,6 +128,7 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     if value.isdecimal():
         return float(value[:9])
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        moment = parsedate_to_datetime(value)
+        return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
@@ -49,7 +49,6 @@ class Resumable:
     Rows are only passed over after they proved to be the ones that were taken: by their digest, or by their key.
 
     :param prepare: validates and encodes records.
-    :param on_resumed: called before the first row once the rows before it have proved right; or
     :param on_restart: called before the first row where the checkpoint turns out to be of another source.
     :raises SourceChanged: it does, and the policy is `"fail"`.
     """
@@ -57,17 +56,15 @@ class Resumable:
     def __init__(
         self,
         source: Source,
-        prepare: Callable[[Iterator[Sequence[Record]]], Iterator[Sequence[Prepared]]],
+        prepare: Callable[[Iterator[Sequence[Record]]], Generator[Sequence[Prepared], None, None]],
         start: Checkpoint | None,
         policy: SourceChangedPolicy,
-        on_resumed: Callable[[Checkpoint], None],
         on_restart: Callable[[], None],
     ) -> None:
         self._source = source
         self._prepare = prepare
         self._start = start
         self._policy = policy
-        self._on_resumed = on_resumed
         self._on_restart = on_restart
         self._reset(start)
 
@@ -87,10 +84,24 @@ class Resumable:
         return self._groups.get(row, ())
 
     def __iter__(self) -> Iterator[Sequence[Prepared]]:
+        opened: list[Generator[Sequence[Prepared], None, None]] = []
+
+        def read(after: Any = None, first_row: int = 1) -> Iterator[Sequence[Prepared]]:
+            opened.append(self._prepare(self._source.records(after, first_row)))
+            return opened[-1]
+
+        try:
+            yield from self._chunks(read)
+        finally:
+            for rows in opened:
+                rows.close()
+
+    def _chunks(self, read: Callable[..., Iterator[Sequence[Prepared]]]) -> Iterator[Sequence[Prepared]]:
         start = self._start
         if start is not None:
             try:
-                again, new = self._by_key(start) if self._source.keyed else self._by_digest(start)
+                by_key = self._source.keyed and start.last_key is not None  # keys of odd types are not kept
+                again, new = self._by_key(read, start) if by_key else self._by_digest(read, start)
             except SourceChanged as error:
                 if self._policy == "fail":
                     raise
@@ -98,15 +109,16 @@ class Resumable:
                 self._reset(None)
                 self._on_restart()
             else:
-                self._on_resumed(start)
                 yield again
                 yield from new
                 return
-        yield from self._prepare(self._source.records())
+        yield from read()
 
-    def _by_digest(self, start: Checkpoint) -> tuple[list[Prepared], Iterator[Sequence[Prepared]]]:
+    def _by_digest(
+        self, read: Callable[..., Iterator[Sequence[Prepared]]], start: Checkpoint
+    ) -> tuple[list[Prepared], Iterator[Sequence[Prepared]]]:
         """The rows that were left open, and those behind the checkpoint, after reading up to it once more."""
-        rows = chain.from_iterable(self._prepare(self._source.records()))
+        rows = chain.from_iterable(read())
         again = []
         for row in islice(rows, start.position):
             self.digest.update(row_bytes(row))
@@ -116,10 +128,12 @@ class Resumable:
             raise SourceChanged("the source's first rows are not those that an earlier try took")
         return again, iter(lambda: list(islice(rows, CHUNK_SIZE)), [])
 
-    def _by_key(self, start: Checkpoint) -> tuple[list[Prepared], Iterator[Sequence[Prepared]]]:
+    def _by_key(
+        self, read: Callable[..., Iterator[Sequence[Prepared]]], start: Checkpoint
+    ) -> tuple[list[Prepared], Iterator[Sequence[Prepared]]]:
         """The same, found by their keys: rows may have come or gone in between."""
         number, key = start.before_open
-        before = self._prepare(self._source.records(key, number + 1)) if start.open else iter(())
+        before = read(key, number + 1) if start.open else iter(())
         rows = islice(chain.from_iterable(before), start.position - number)
         again: list[Prepared] = []
         for open_rows in chain.from_iterable(start.open):
@@ -133,7 +147,7 @@ class Resumable:
             if last_key != open_rows.last_key:
                 raise SourceChanged("between the rows that an earlier try left open there are others now")
         self.digest = Digest(start.digest)
-        return again, self._prepare(self._source.records(start.last_key, start.position + 1))
+        return again, read(start.last_key, start.position + 1)
 
 
 def numbered(row: Prepared, number: int) -> Prepared:

@@ -49,6 +49,7 @@ class RejectedSink:
         self._storage = storage
         self._pending: list[bytes] = []
         self._written = False
+        self._failure: Exception | None = None
 
     @property
     def uri(self) -> str:
@@ -60,10 +61,19 @@ class RejectedSink:
         self._pending.append(line)
 
     def flush(self) -> None:
-        """Bring what has been added to the storage."""
+        """Bring what has been added to the storage.
+
+        Once this has failed it always fails: no checkpoint may count a row as rejected that is not there.
+        """
+        if self._failure is not None:
+            raise self._failure
         pending, self._pending = self._pending, []
         if pending:
-            self._storage.append(b"".join(pending))
+            try:
+                self._storage.append(b"".join(pending))
+            except Exception as error:
+                self._failure = error
+                raise
             self._written = True
 
     def adopt(self, checkpoint: Checkpoint) -> None:
@@ -76,6 +86,12 @@ class RejectedSink:
             if not checkpoint.is_open(row):
                 self.write(line)
         self.flush()
+
+    def discard(self) -> None:
+        """Drop all lines."""
+        self._pending.clear()
+        self._written = False
+        self._storage.remove()
 
     def close(self) -> None:
         """Write the rest; a file without a line is removed."""

@@ -132,7 +132,7 @@ class EventsHook(BaseHook):
         from airflow_provider_events.delivery.job import on_own_loop
 
         self.vendor  # noqa: B018  # read on this thread: Airflow's connections are not for others
-        return on_own_loop(lambda: self.alookup(identities), lambda: None)
+        return on_own_loop(lambda: self.alookup(identities))
 
     async def alookup(self, identities: Sequence[Mapping[str, str | int]]) -> list[bool]:
         """`lookup` for code that runs on an event loop."""
@@ -157,7 +157,7 @@ class EventsHook(BaseHook):
         """
         from airflow_provider_events.delivery.job import on_own_loop
 
-        return on_own_loop(lambda: self.asend(event), lambda: None)
+        return on_own_loop(lambda: self.asend(event))
 
     async def asend(self, event: Event | Mapping[str, Any]) -> Receipt:
         """`send` for code that runs on an event loop."""
@@ -183,7 +183,7 @@ class EventsHook(BaseHook):
         from airflow_provider_events.hooks.sending import send_one
 
         entry, codec = Event("upsert", identity, sent_at, attributes or {}), self.vendor.upserts()
-        return on_own_loop(lambda: send_one(self, entry, codec), lambda: None)
+        return on_own_loop(lambda: send_one(self, entry, codec))
 
     def deliver(
         self,
@@ -279,7 +279,7 @@ class EventsHook(BaseHook):
         from airflow_provider_events.delivery.job import on_own_loop
 
         try:
-            return on_own_loop(self._probe, lambda: None)
+            return on_own_loop(self._probe)
         except (EventsError, OSError) as error:
             return False, str(error)
 
@@ -307,24 +307,34 @@ class EventsHook(BaseHook):
             async with AiohttpTransport(self.endpoint(1)) as transport:
                 answer = await transport.send(vendor.probe())
         except TransportError as error:
-            return False, f"{error}: check the host {vendor.base_url}"
+            return False, f"{error}: check the API base URL {vendor.base_url}"
         outcome = vendor.read_probe(answer)
         if outcome.verdict is Verdict.DELIVERED:
             return True, f"{vendor.label} accepts this connection ({vendor.base_url})"
-        return False, f"{vendor.label} answered {answer.status} ({outcome.code}): {outcome.reason}"
+        return False, f"{vendor.label} at {vendor.base_url} answered {answer.status} ({outcome.code}): {outcome.reason}"
 
     def endpoint(self, max_connections: int) -> Endpoint:
-        """Where the connection leads, with its credentials."""
-        from airflow_provider_events.delivery.transport import Endpoint
+        """Where the connection leads, with its credentials.
+
+        :raises ConfigurationError: its CA bundle cannot be read.
+        """
+        from airflow_provider_events.delivery.transport import Endpoint, tls_context
 
         vendor = self.vendor
         extra = vendor.extra
-        verify = extra["verify"]
+        verify = {"true": True, "false": False}.get(extra["verify"].lower(), extra["verify"])
+        try:
+            tls_context(verify)
+        except OSError as error:
+            raise ConfigurationError(
+                f"connection {self.conn_id!r}: 'Verify TLS' (extra key 'verify') has to be true, false or the path of "
+                f"a CA bundle; {verify} is none ({type(error).__name__})"
+            ) from None
         return Endpoint(
             vendor.base_url,
             vendor.headers(),
             timeout_seconds=extra["timeout"],
-            verify={"true": True, "false": False}.get(verify.lower(), verify),
+            verify=verify,
             proxy=extra["proxy"],
             max_connections=max_connections,
         )

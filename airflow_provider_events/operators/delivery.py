@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from airflow_provider_events.exceptions import DeliveryError, EventsError
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
+    from airflow_provider_events.delivery.job import Codec
     from airflow_provider_events.delivery.options import MissingEntryPolicy, Ordering, SourceChangedPolicy
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.hooks.base import EventsHook
@@ -42,6 +43,8 @@ class DeliveryOperator(BaseOperator):
     :param resume_after_clear: go on from the checkpoint after a person's clear as well, not only in a retry.
     :param checkpoint_path: folder for checkpoints before Airflow 3.3, which keeps them itself: a local path or a URI
         (templated). Default: Airflow's `[events] checkpoint_path`, else none.
+    :param ensure_entry: create the customers' entries first where they are missing, by upserts: True, or a mapping of
+        attributes that each of them gets. Vibetrace, WebEngage, Bloomreach; rows are read twice.
     :param dry_run: read, map, validate and encode, but send nothing.
     :raises ConfigurationError: at DAG parse, naming the option.
     """
@@ -61,6 +64,7 @@ class DeliveryOperator(BaseOperator):
         on_source_changed: SourceChangedPolicy = "restart",
         resume_after_clear: bool = False,
         checkpoint_path: str | None = None,
+        ensure_entry: bool | Mapping[str, Any] = False,
         dry_run: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -69,6 +73,7 @@ class DeliveryOperator(BaseOperator):
         self.rejected_path = rejected_path
         self.checkpoint_path = checkpoint_path
         self.resume_after_clear = resume_after_clear
+        self.ensure_entry = ensure_entry
         self.delivery_options: dict[str, Any] = {
             "on_missing_entry": on_missing_entry,
             "missing_entry_timeout": missing_entry_timeout,
@@ -96,8 +101,11 @@ class DeliveryOperator(BaseOperator):
                 context, self.checkpoint_path or configured("checkpoint_path"), name, self.resume_after_clear
             )
             try:
+                if self.ensure_entry and not self.delivery_options["dry_run"]:
+                    self._ensure(hook, run_time(context))
                 report = hook.deliver_source(
                     self.source(hook),
+                    codec=self.codec(hook),
                     rejected_path=self.rejected_path or configured("rejected_path"),
                     rejected_name=f"{name}/try_{ti.try_number}.jsonl",
                     attempt=ti.try_number,
@@ -116,6 +124,10 @@ class DeliveryOperator(BaseOperator):
         """The records to deliver."""
         raise NotImplementedError
 
+    def codec(self, hook: EventsHook) -> Codec:
+        """How a record travels: as an event."""
+        return hook.vendor
+
     def query(self) -> Any:
         """What decides which rows the source gives and what becomes of them, as JSON-safe values."""
         raise NotImplementedError
@@ -124,6 +136,14 @@ class DeliveryOperator(BaseOperator):
         """Stop sending, wait for what is in flight, and fail the try: Airflow's signal alone would not end it."""
         if self._hook is not None:
             self._hook.stop()
+
+    def _ensure(self, hook: EventsHook, sent_at: datetime | None) -> None:
+        from airflow_provider_events.hooks.ensuring import ensure_entries
+
+        attributes = self.ensure_entry if isinstance(self.ensure_entry, Mapping) else {}
+        bounds = {name: self.delivery_options[name] for name in ("batch_size", "max_in_flight", "requests_per_minute")}
+        report = ensure_entries(hook, self.source(hook), attributes, sent_at=sent_at, **bounds)
+        self.log.info("%d entries ensured, %d refused", report.delivered, report.rejected)
 
     def _fingerprint(self) -> str:
         """Changes whenever the settled rows of an earlier try would not mean the same any more."""

@@ -30,6 +30,8 @@ class SendEventOperator(BaseOperator):
         that a retry sends the same bytes.
     :param properties: what else is known.
     :param id: the caller's own idempotency key.
+    :param ensure_entry: create the customer's entry first where it is missing, by an upsert: True, or a mapping of
+        attributes that it gets. Vibetrace, WebEngage, Bloomreach.
 
     Returns the `Receipt` as a dictionary. A rejected event, or refused credentials, fail the task without a retry; a
     missing entry fails it with one.
@@ -47,6 +49,7 @@ class SendEventOperator(BaseOperator):
         timestamp: datetime | str | None = None,
         properties: Mapping[str, Any] | None = None,
         id: str | None = None,
+        ensure_entry: bool | Mapping[str, Any] = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -56,13 +59,18 @@ class SendEventOperator(BaseOperator):
         self.timestamp = timestamp
         self.properties = properties
         self.id = id
+        self.ensure_entry = ensure_entry
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send it."""
         from airflow_provider_events.hooks.base import EventsHook
 
         with failing_for_good():
-            receipt = EventsHook.for_connection(self.conn_id).send(
+            hook = EventsHook.for_connection(self.conn_id)
+            if self.ensure_entry:
+                attributes = self.ensure_entry if isinstance(self.ensure_entry, Mapping) else {}
+                hook.upsert(self.identity, attributes, sent_at=run_time(context))
+            receipt = hook.send(
                 {
                     "name": self.name,
                     "identity": self.identity,

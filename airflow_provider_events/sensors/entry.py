@@ -215,7 +215,7 @@ class EntryExistsSensor(BaseSensorOperator):
         hook = wait.hook
         seconds = max(LAST_LOOK_SECONDS, wait.deadline - time.time())
         try:
-            on_own_loop(lambda: look_once(hook, wait.search, seconds=seconds), lambda: None)
+            on_own_loop(lambda: look_once(hook, wait.search, seconds=seconds))
         except RateLimited as error:
             self.log.warning("%s; looking again later", error)
         finally:

@@ -118,6 +118,8 @@ class EntryTrigger(BaseTrigger):
         def made() -> Search:  # on a thread: a long list takes seconds, a first import tenths of one
             import aiohttp  # noqa: F401
 
+            import airflow_provider_events.hooks.base
+            import airflow_provider_events.hooks.lookups  # noqa: F401
             from airflow_provider_events.delivery.lookups import Search
 
             if self.path is None:

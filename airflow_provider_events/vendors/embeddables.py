@@ -152,8 +152,10 @@ class Embeddables(Vendor):
 
     def read_probe(self, answer: Answer) -> Outcome:
         """200 with a list."""
-        if answer.status == 200 and isinstance(json_body(answer), list):
-            return delivered()
+        listed = json_body(answer)
+        if answer.status == 200 and isinstance(listed, list):
+            known = all(isinstance(one, dict) and "embeddable_id" in one for one in listed)
+            return delivered() if known else by_status(answer)
         return self.read(answer, 1) if answer.status >= 300 else by_status(answer)
 
 

@@ -42,23 +42,9 @@ MAX_ID_LENGTH = 100
 MAX_NAME_LENGTH = 50
 MAX_TEXT_LENGTH = 1000
 MAX_ATTRIBUTES_PER_TYPE = 25
-USER_FIELDS = frozenset(
-    [
-        "firstName",
-        "lastName",
-        "birthDate",
-        "gender",
-        "email",
-        "phone",
-        "emailOptIn",
-        "smsOptIn",
-        "whatsappOptIn",
-        "rcsOptIn",
-        "company",
-        "hashedEmail",
-        "hashedPhone",
-    ]
-)
+# What a user has beside `attributes`.
+USER_FIELDS = {"firstName", "lastName", "birthDate", "gender", "email", "phone", "company"}
+USER_FIELDS |= {"hashedEmail", "hashedPhone", "emailOptIn", "smsOptIn", "whatsappOptIn", "rcsOptIn"}
 _TYPES = {str: "text", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
 
 
@@ -91,6 +77,7 @@ class WebEngage(Vendor):
         ),
     )
     max_batch_size = 25
+    piece_overhead = 16
     max_in_flight = 8
     identity_keys = "`userId` or `anonymousId`, exactly one"
     deduplication = "single events, by `x-request-id`, for 4 hours; undocumented for bulks"

@@ -40,6 +40,8 @@ SENT_AT = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 # Long enough never to end a test that should heal, with pauses short enough not to be noticed.
 QUICK = RetryPolicy(budget_seconds=20.0, max_wait_seconds=20.0, base_seconds=0.01, cap_seconds=0.05)
 
+ENDLESS_SECONDS = 1_000_000.0  # of simulated time: eleven days
+
 T = TypeVar("T")
 
 
@@ -261,6 +263,8 @@ class _JumpingSelector(selectors.SelectSelector):
         if timeout is None:
             raise RuntimeError("deadlock: every task waits, and no timer is set")
         self.now += max(timeout, 0.0)
+        if self.now > ENDLESS_SECONDS:
+            raise RuntimeError("this never ends: only timers that set themselves again are left")
         return []
 
 

@@ -7,8 +7,8 @@ import contextvars
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import count
 from types import FrameType
@@ -376,7 +376,9 @@ def test_a_stop_after_the_end_changes_nothing() -> None:
 
 
 class Source:
-    """A source that knows whether it was closed; it may raise at its end, or in its own closing."""
+    """A source that knows whether its reading was closed; it may raise at its end, or in its own closing."""
+
+    keyed = False
 
     def __init__(self, chunks: int, error: Exception | None = None, close_error: Exception | None = None) -> None:
         self.closed = threading.Event()
@@ -385,8 +387,11 @@ class Source:
         self._error = error
         self._close_error = close_error
 
-    def chunks(self) -> Generator[Sequence[Record], None, None]:
-        """Ten events in each."""
+    def key(self, record: Record) -> Any:
+        """There is none."""
+
+    def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
+        """Ten events in each chunk."""
         try:
             for number in range(self._chunks):
                 self.on_chunk(number)
@@ -425,12 +430,11 @@ def test_the_source_is_closed_in_every_end(
     source: Source,
     error: type[Exception] | None,
 ) -> None:
-    """By the delivery, not by chance: others may hold it, or the error and with that all frames."""
-    held = source.chunks()
+    """By the delivery, not by chance: whoever catches an error holds all its frames."""
     job = plain_delivery(answer)
     caught: BaseException | None = None
     try:
-        job.run(Given(held))
+        job.run(source)
     except Exception as raised:
         caught = raised
     assert (type(caught) if caught else None) is error
@@ -440,43 +444,35 @@ def test_the_source_is_closed_in_every_end(
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_the_source_is_closed_by_a_stop(dry_run: bool) -> None:
     source = Source(500)
-    held = source.chunks()
     job = plain_delivery(accept, dry_run=dry_run)
     source.on_chunk = lambda number: job.stop() if number == 5 else None
-    with pytest.raises(DeliveryInterrupted):
-        job.run(Given(held))
+    with pytest.raises(DeliveryInterrupted) as caught:
+        job.run(source)
     assert source.closed.is_set()
+    assert caught.value.report is not None
+    assert caught.value.report.read < 500
 
 
 def test_what_a_source_gave_before_it_failed_is_delivered() -> None:
     observer = Silent()
     job = plain_delivery(accept, batch_size=7, observer=observer)
     with pytest.raises(SourceError, match="connection lost"):
-        job.run(Given(Source(5, SourceError("connection lost")).chunks()))
+        job.run(Source(5, SourceError("connection lost")))
     assert (observer.report.read, observer.report.delivered) == (50, 50)
 
 
 def test_an_error_while_closing_a_source_does_not_hide_why_the_delivery_ended() -> None:
     source = Source(5000, close_error=OSError("rollback failed"))
-    held = source.chunks()
-    caught: Exception | None = None
-    try:
-        plain_delivery(refuse).run(Given(held))
-    except Exception as raised:
-        caught = raised
-    finally:
-        closed = source.closed.is_set()
-        with suppress(OSError):
-            held.close()
-    assert isinstance(caught, CredentialsRefused)
-    assert closed
+    with pytest.raises(CredentialsRefused):
+        plain_delivery(refuse).run(source)
+    assert source.closed.is_set()
 
 
 def test_an_error_at_the_very_end_of_a_source_is_raised() -> None:
     observer = Silent()
     job = plain_delivery(accept, observer=observer)
     with pytest.raises(SourceError, match="commit failed"):
-        job.run(Given(Source(5, close_error=SourceError("commit failed")).chunks()))
+        job.run(Source(5, close_error=SourceError("commit failed")))
     assert observer.report.delivered == 50
 
 

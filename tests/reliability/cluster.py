@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -78,7 +79,7 @@ class Cluster:
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.home / "logs"),
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
             "PYTHONPATH": str(CHECKOUT),
             **(environment or {}),
@@ -224,7 +225,7 @@ class Task:
         lines = self._cluster.call(
             "GET", f"{self._path}/logs/{attempt}", params={"map_index": self._map_index, "full_content": True}
         )
-        return "\n".join(str(line.get("event", line)) for line in lines["content"])
+        return "\n".join(json.dumps(line) for line in lines["content"])
 
     def checkpoint(self, value: Any = None) -> Any:
         """The checkpoint as the state store holds it; with a value, that one is put in its place."""

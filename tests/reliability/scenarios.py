@@ -86,7 +86,7 @@ def cut_source(trial: Trial) -> None:
     with closing(psycopg2.connect(**server)) as admin, admin, admin.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-            "WHERE query LIKE '%%orders%%' AND pid <> pg_backend_pid()"
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         (ended,) = cursor.fetchone() or (0,)
     if not ended:
@@ -323,17 +323,17 @@ def full(postgres: str | None) -> list[Scenario]:
         ),
         Scenario(
             "storm",
-            "300 answers 429 with `Retry-After: 1`",
+            "30 answers 429 with `Retry-After: 1`",
             "bloomreach",
             40_000,
-            prepare=fault("status", status=429, retry_after=1, after=50, times=300),
+            prepare=fault("status", status=429, retry_after=1, after=50, times=30),
         ),
         Scenario(
             "storm_silent",
-            "60 answers 429 without a word",
+            "10 answers 429 without a word",
             "webengage",
             3_000,
-            prepare=fault("status", status=429, after=20, times=60),
+            prepare=fault("status", status=429, after=20, times=10),
         ),
         Scenario("html", "every 10th answer is a web page", "embeddables", 2_000, prepare=fault("html", every=10)),
         Scenario(

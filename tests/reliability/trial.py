@@ -8,11 +8,13 @@ import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import httpx
 
 from airflow_provider_events.delivery.resume import SAVE_SECONDS
 from airflow_provider_events.sandbox import Sandbox
@@ -244,8 +246,9 @@ class Trial:
         """Write the logs of all tries there."""
         folder.mkdir(parents=True, exist_ok=True)
         for number, task in enumerate(self.tasks):
-            for attempt in range(1, int(task.now()["try_number"]) + 1):
-                (folder / f"{self.scenario.name}-{number}-{attempt}.log").write_text(task.log(attempt))
+            for attempt in range(1, int(task.now().get("try_number") or 0) + 1):
+                with suppress(httpx.HTTPError):
+                    (folder / f"{self.scenario.name}-{number}-{attempt}.log").write_text(task.log(attempt))
 
     def _judged(self, problems: list[str], seconds: float) -> Result:
         scenario = self.scenario

@@ -101,22 +101,16 @@ def test_soft_fail_never_skips_on_an_error(
         changes = {"extra": {"unknown_key": 1}}
     monkeypatch.setenv("AIRFLOW_CONN_VIBETRACE_DEFAULT", connection(vendors, "vibetrace", **changes))
     dag_id = f"soft_{fault}_{mode}"
-    source = dag(
-        dag_id, "vibetrace", identity=identity("vibetrace", "a"), soft_fail=True, retries=3, **MODES[mode]
-    )
+    source = dag(dag_id, "vibetrace", identity=identity("vibetrace", "a"), soft_fail=True, retries=3, **MODES[mode])
     assert run_dag(source, dag_id).states["wait"] == "failed"
     assert lookups(vendors, "vibetrace") == (fault == "key")
 
 
 @every_mode
-def test_keys_that_are_revoked_in_mid_wait_fail_the_task_at_once(
-    mode: str, vendors: Sandbox, run_dag: Any
-) -> None:
+def test_keys_that_are_revoked_in_mid_wait_fail_the_task_at_once(mode: str, vendors: Sandbox, run_dag: Any) -> None:
     vendors.fault("status", vendor="vibetrace", status=401, after=2)
     dag_id = f"revoked_{mode}"
-    source = dag(
-        dag_id, "vibetrace", identity=identity("vibetrace", "a"), soft_fail=True, retries=3, **MODES[mode]
-    )
+    source = dag(dag_id, "vibetrace", identity=identity("vibetrace", "a"), soft_fail=True, retries=3, **MODES[mode])
     assert run_dag(source, dag_id).states["wait"] == "failed"
     assert lookups(vendors, "vibetrace") == 3
 
@@ -157,13 +151,17 @@ def test_a_short_outage_is_outlasted(mode: str, vendors: Sandbox, run_dag: Any) 
 def test_identities_come_from_an_xcom(given: str, mode: str, vendors: Sandbox, run_dag: Any) -> None:
     add(vendors, "vibetrace", [f"c{n}" for n in range(60)])
     dag_id = f"xcom_{mode}_{given[0] == '='}"
-    source = dag(
-        dag_id,
-        "vibetrace",
-        before='[{"email": f"c{n % 60}@example.com"} for n in range(70)]',
-        identities=given,
-        **MODES[mode],
-    ).replace("    wait = Entry", "    wait_for = collect()\n    wait = Entry").replace("collect() >>", "wait_for >>")
+    source = (
+        dag(
+            dag_id,
+            "vibetrace",
+            before='[{"email": f"c{n % 60}@example.com"} for n in range(70)]',
+            identities=given,
+            **MODES[mode],
+        )
+        .replace("    wait = Entry", "    wait_for = collect()\n    wait = Entry")
+        .replace("collect() >>", "wait_for >>")
+    )
     result = run_dag(source, dag_id)
     assert len(result.returned["wait"]["found"]) == 70
     assert lookups(vendors, "vibetrace") == 60  # the ten that are there twice are asked for once

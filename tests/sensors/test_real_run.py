@@ -1,4 +1,4 @@
-"""Scheduler, triggerer, API server and DAG processor as in production: what waits, what a restart forgets, what is left.
+"""Scheduler, triggerer, API server and DAG processor as in production: who waits, and what a restart forgets.
 
 The triggerer is killed while tasks wait on it. Afterwards logs and database are searched for what profiles hold.
 """
@@ -110,7 +110,7 @@ class Deployment:
 
     def states(self) -> dict[str, str]:
         """States by task id."""
-        return {name: state for name, state in self.rows("SELECT task_id, state FROM task_instance")}
+        return dict(self.rows("SELECT task_id, state FROM task_instance"))
 
     def until(self, reached: Callable[[dict[str, str]], bool]) -> dict[str, str]:
         """Wait for the tasks to reach a state."""
@@ -173,8 +173,10 @@ def test_all_modes_under_a_real_scheduler_and_triggerer(
     deferred = [f"{vendor}_deferrable" for vendor in VENDORS]
     polling = [f"{vendor}_{mode}" for vendor in VENDORS for mode in ("poke", "reschedule")]
     deployment.until(
-        lambda states: all(states.get(name) == "deferred" for name in deferred)
-        and all(states.get(name) in ("running", "up_for_reschedule") for name in polling)
+        lambda states: (
+            all(states.get(name) == "deferred" for name in deferred)
+            and all(states.get(name) in ("running", "up_for_reschedule") for name in polling)
+        )
     )
     for vendor in VENDORS:
         add(events_sandbox, vendor, [f"{mode}-soon" for mode in MODES])
@@ -198,7 +200,8 @@ def test_all_modes_under_a_real_scheduler_and_triggerer(
     assert {name: states[name] for name in [*deferred, *polling]} == dict.fromkeys([*deferred, *polling], "success")
     assert [states[f"never_{mode}"] for mode in MODES] == ["failed", "skipped", "failed"]
     returned = {
-        task: json.loads(value) for task, value in deployment.rows("SELECT task_id, value FROM xcom WHERE key='return_value'")
+        task: json.loads(value)
+        for task, value in deployment.rows("SELECT task_id, value FROM xcom WHERE key='return_value'")
     }
     for vendor in VENDORS:
         for mode in MODES:

@@ -9,13 +9,14 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent, MappingError
 from airflow_provider_events.sources.mapping import EventMapping
+from tests.vendors.wires import examples
 
 NAIVE = datetime(2026, 3, 1, 9, 30, 0, 123456)
 AWARE = NAIVE.replace(tzinfo=UTC)
@@ -418,7 +419,7 @@ def test_what_is_no_time_is_refused_by_field(value: Any) -> None:
     moment=st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1)),
     zone=st.sampled_from(["UTC", "Europe/Bucharest", "America/St_Johns", "Asia/Kathmandu", "Pacific/Apia"]),
 )
-@settings(max_examples=50)
+@examples(50)
 def test_no_time_is_shifted(moment: datetime, zone: str) -> None:
     made = event({"user_email": "c-1", "at": moment}, timestamp="at", timezone=zone).timestamp
     assert made is not None

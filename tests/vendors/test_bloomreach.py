@@ -16,7 +16,7 @@ from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.exchange import Outcome, Verdict
 from airflow_provider_events.vendors.base import ConnectionValues
 from airflow_provider_events.vendors.bloomreach import Bloomreach
-from tests.vendors.wires import HTML, T, answer, one, parsed, sent
+from tests.vendors.wires import HTML, T, answer, examples, one, parsed, sent
 
 TRACK = "/track/v2/projects/project-token"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -336,6 +336,7 @@ def test_the_errors_of_a_command_are_its_own() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=50), st.randoms(use_true_random=False), st.data())
+@examples(60)
 def test_however_results_are_shuffled_each_event_gets_its_own(succeeded: list[bool], shuffle: Any, data: Any) -> None:
     results = [ok(str(n)) if success else failed(str(n)) for n, success in enumerate(succeeded)]
     lost = data.draw(st.sets(st.sampled_from(range(len(results))), max_size=3))

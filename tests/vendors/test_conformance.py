@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_events.events import Event
@@ -33,6 +33,7 @@ from tests.vendors.wires import (
     answer,
     event_for,
     exactly,
+    examples,
     moments,
     nested,
     on_the_wire,
@@ -191,7 +192,7 @@ def test_encoding_does_not_change_the_event(conn_type: str) -> None:
 
 @every_vendor
 @given(data=st.data())
-@settings(max_examples=40)
+@examples(40)
 def test_what_we_encode_is_what_the_vendor_reads(conn_type: str, data: st.DataObject) -> None:
     dialect = DIALECTS[conn_type]
     events = [
@@ -610,7 +611,7 @@ bodies = st.one_of(
 
 @every_vendor
 @given(status=st.sampled_from([status for status, _ in BY_STATUS]), body=bodies, data=st.data())
-@settings(max_examples=80)
+@examples(80)
 def test_no_answer_is_too_hostile_to_read(conn_type: str, status: int, body: bytes, data: st.DataObject) -> None:
     chosen = vendor(conn_type)
     count = data.draw(st.sampled_from(sorted({1, 2, chosen.max_batch_size})))
@@ -633,7 +634,7 @@ def test_no_answer_is_too_hostile_to_read(conn_type: str, status: int, body: byt
 
 @every_vendor
 @given(status=st.sampled_from([status for status, _ in BY_STATUS]), body=bodies)
-@settings(max_examples=40)
+@examples(40)
 def test_no_answer_to_a_look_up_is_too_hostile_to_read(conn_type: str, status: int, body: bytes) -> None:
     outcome = vendor(conn_type).read_lookup(answer(status, body))
     assert isinstance(outcome, Outcome)

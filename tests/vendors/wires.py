@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from airflow_provider_events.events import Event
@@ -313,6 +314,11 @@ BY_STATUS: list[tuple[int, Verdict]] = [
     (504, Verdict.RETRY),
     (520, Verdict.RETRY),
 ]
+
+
+def examples(count: int) -> settings:
+    """Settings for a property test that does not fail because the machine is busy."""
+    return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 # -- values, and their places in JSON by the documented table ---------------------------------------------------------

@@ -1,0 +1,62 @@
+"""Entries for the customers of a delivery, made before their events are sent."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_events.events import DeliveryReport, Event, Record
+
+if TYPE_CHECKING:
+    from airflow_provider_events.delivery.resume import Source
+    from airflow_provider_events.hooks.base import EventsHook
+
+__all__ = ["ensure_entries"]
+
+# Customers remembered, so that one with many events is not upserted for each of them: memory stays flat.
+REMEMBERED = 100_000
+
+
+def ensure_entries(hook: EventsHook, source: Source, attributes: Mapping[str, Any], **options: Any) -> DeliveryReport:
+    """Upsert the customer of each event; those that are rejected are left to the delivery of the events.
+
+    :param attributes: given to every entry; Bloomreach takes none without at least one.
+    :param options: as in `EventsHook.deliver_source`.
+    :raises ConfigurationError: the vendor documents no upsert.
+    :raises DeliveryError: as from a delivery; `TooManyRejected` where not one entry was accepted.
+    """
+    customers = _Customers(source, attributes)
+    everything = 2**63 - 1  # more than that cannot be rejected
+    return hook.deliver_source(customers, codec=hook.vendor.upserts(), max_rejected=everything, **options)
+
+
+class _Customers:
+    """The customers of a source of events, each once, as the events that carry their upserts."""
+
+    keyed = False
+
+    def __init__(self, source: Source, attributes: Mapping[str, Any]) -> None:
+        self._source = source
+        self._attributes = attributes
+
+    def key(self, record: Record) -> None:
+        """None: there is no key column."""
+
+    def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
+        """See `Source.records`."""
+        recent: OrderedDict[int, None] = OrderedDict()
+        row = first_row
+        for chunk in self._source.records():
+            records = []
+            for record in chunk:
+                if record.event is None:
+                    continue
+                customer = hash(frozenset(record.event.identity.items()))
+                if customer not in recent:
+                    records.append(Record(row, Event("upsert", record.event.identity, None, self._attributes)))
+                    row += 1
+                recent[customer] = None
+                if len(recent) > REMEMBERED:
+                    recent.popitem(last=False)
+            yield records

@@ -1,0 +1,211 @@
+"""Operators on the customers themselves: create or update their entries, and tell events by whether these exist."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_events._compat import BaseOperator
+from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
+from airflow_provider_events.operators.counted import Counted, listed
+from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good
+from airflow_provider_events.sources.mapping import EventMapping
+from airflow_provider_events.values import kind
+
+if TYPE_CHECKING:
+    from airflow_provider_events._compat import Context
+    from airflow_provider_events.delivery.job import Codec
+    from airflow_provider_events.delivery.resume import Source
+    from airflow_provider_events.events import Event
+    from airflow_provider_events.hooks.base import EventsHook
+
+__all__ = ["FilterByEntryOperator", "UpsertEntryOperator", "entry_mapping", "split_by_entry"]
+
+ENTRY_FIELDS = ("identity", "attributes", "timestamp")
+
+
+class UpsertEntryOperator(DeliveryOperator):
+    """Creates customers' entries, or updates their attributes: Vibetrace, WebEngage, Bloomreach.
+
+    The same engine as for events, and the same accounts: returns the `DeliveryReport`. For a query there is
+    `SqlToEntriesOperator`.
+
+    :param identity: one customer (templated); with `attributes`, a mapping of attribute to value (templated). Or
+    :param entries: a list of `{"identity": …, "attributes": …, "timestamp": …}`, an XComArg or a template that gives
+        one. `timestamp` says when the attributes were so; Bloomreach lets no older upsert overwrite a newer one.
+    :param mapping: with one, `entries` are plain rows: `{"identity": {key: column}, "attributes": [column, …] |
+        {attribute: column} | None, "timestamp": column, "timezone": …, "nulls": …}`, as in `EventMapping`.
+
+    For the other parameters see `DeliveryOperator`.
+    """
+
+    template_fields: Sequence[str] = (
+        "identity",
+        "attributes",
+        "entries",
+        "conn_id",
+        "rejected_path",
+        "checkpoint_path",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"identity": "json", "attributes": "json"}
+
+    def __init__(
+        self,
+        *,
+        identity: Mapping[str, str | int] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        entries: Collection[Mapping[str, Any]] | str | None = None,
+        mapping: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if (identity is None) == (entries is None):
+            raise ConfigurationError("UpsertEntryOperator: give exactly one of identity and entries")
+        if entries is not None and attributes is not None:
+            raise ConfigurationError("UpsertEntryOperator: attributes go with identity; entries hold their own")
+        self.identity = identity
+        self.attributes = attributes
+        self._entries: Any = entries
+        self.mapping = None if mapping is None else entry_mapping(mapping)
+
+    @property
+    def entries(self) -> Any:
+        """As given; once rendered, shown as a count wherever Airflow stores or prints it."""
+        return self._entries
+
+    @entries.setter
+    def entries(self, value: Any) -> None:
+        self._entries = Counted(value, "entries") if isinstance(value, list | tuple) else value
+
+    def source(self, hook: EventsHook) -> Source:
+        """The entries as records."""
+        from airflow_provider_events.sources.records import EventRecords
+
+        if self.identity is not None:
+            return EventRecords([_as_event({"identity": self.identity, "attributes": self.attributes})])
+        entries = listed(self._entries, "entries")
+        return EventRecords(entries if self.mapping else _Events(entries), self.mapping)
+
+    def codec(self, hook: EventsHook) -> Codec:
+        """As an upsert of the connection's vendor."""
+        return hook.vendor.upserts()
+
+    def query(self) -> Any:
+        """The mapping; the entries themselves are compared by their digest."""
+        return ["upsert", self.mapping and self.mapping.model_dump()]
+
+
+def entry_mapping(mapping: Mapping[str, Any]) -> EventMapping:
+    """The mapping of rows to entries, as the event's that carries them.
+
+    :raises MappingError: it is no such mapping.
+    """
+    if not isinstance(mapping, Mapping):
+        raise MappingError(f"mapping: has to be a dict, not {kind(mapping)}")
+    known = ("identity", "attributes", "timestamp", "timezone", "nulls")
+    if unknown := [str(name) for name in mapping if name not in known]:
+        raise MappingError(f"mapping: {unknown[0]!r} is none of {', '.join(known)}")
+    columns = dict(mapping)
+    return EventMapping.of({"name": "upsert", "properties": columns.pop("attributes", None), **columns})
+
+
+class _Events(Collection[Any]):
+    """Entries as the events that carry them; may be read again."""
+
+    def __init__(self, entries: Any) -> None:
+        self._entries = entries
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(_as_event, self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, entry: object) -> bool:
+        return entry in self._entries
+
+
+def _as_event(entry: Any) -> Any:
+    """An entry as the event that carries it; anything else as it is, for the engine to reject."""
+    if not isinstance(entry, Mapping) or any(name not in ENTRY_FIELDS for name in entry):
+        return entry
+    fields = {name: entry[name] for name in ("identity", "timestamp") if name in entry}
+    return {"name": "upsert", "properties": entry.get("attributes"), **fields}
+
+
+def split_by_entry(
+    conn_id: str,
+    events: Collection[Event | Mapping[str, Any]],
+    mapping: EventMapping | Mapping[str, Any] | None = None,
+) -> dict[str, list[Any]]:
+    """Events by whether their customer's entry exists: `{"existing": […], "missing": […]}`, each in the order given.
+
+    Each customer is asked for once, on the connection's quota.
+
+    :param mapping: with one, `events` are plain rows, and it says which columns are the identity.
+    :raises InvalidEvent: an event has no identity, or none that the vendor can be asked for; naming its number.
+    :raises ConfigurationError: the vendor documents no look-up, or the connection allows none.
+    :raises DeliveryError: credentials refused, vendor unavailable, or rate limited for long.
+    """
+    from airflow_provider_events.hooks.base import EventsHook
+    from airflow_provider_events.sources.records import EventRecords
+
+    events = list(events)
+    identities = []
+    for chunk in EventRecords(events, mapping).records():
+        for record in chunk:
+            if record.event is None:
+                raise InvalidEvent(f"events[{record.row - 1}]", str(record.fault))
+            identities.append(record.event.identity)
+    split: dict[str, list[Any]] = {"existing": [], "missing": []}
+    if events:
+        exist = EventsHook.for_connection(conn_id).lookup(identities)
+        for event, exists in zip(events, exist, strict=True):
+            split["existing" if exists else "missing"].append(event)
+    return split
+
+
+class FilterByEntryOperator(BaseOperator):
+    """Tells events whose customer's entry exists from those whose doesn't.
+
+    The events are pushed as the XComs `existing` and `missing`, for `split.output["existing"]`; returned are the
+    counts, `{"existing": 98, "missing": 2}`.
+
+    :param conn_id: connection of a vendor with look-ups (templated).
+    :param events: dictionaries with the fields of `Event`, or an XComArg or template that gives them.
+    :param mapping: with one, `events` are plain rows, and it says which columns are the identity.
+    """
+
+    template_fields: Sequence[str] = ("events", "conn_id")
+
+    def __init__(
+        self,
+        *,
+        conn_id: str,
+        events: Collection[Event | Mapping[str, Any]] | str,
+        mapping: EventMapping | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self._events: Any = events
+        self.mapping = None if mapping is None else EventMapping.of(mapping)
+
+    @property
+    def events(self) -> Any:
+        """As given; once rendered, shown as a count wherever Airflow stores or prints it."""
+        return self._events
+
+    @events.setter
+    def events(self, value: Any) -> None:
+        self._events = Counted(value, "events") if isinstance(value, list | tuple) else value
+
+    def execute(self, context: Context) -> dict[str, int]:
+        """Look their customers up; an error of the connection or the vendor fails the task, and tells nothing apart."""
+        with failing_for_good():
+            split = split_by_entry(self.conn_id, listed(self._events, "events"), self.mapping)
+        for name, events in split.items():
+            context["ti"].xcom_push(key=name, value=events)
+        counts = {name: len(events) for name, events in split.items()}
+        self.log.info("%(existing)d events of existing entries, %(missing)d of missing ones", counts)
+        return counts

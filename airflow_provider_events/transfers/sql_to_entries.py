@@ -1,0 +1,35 @@
+"""From a SQL query to the vendor's entries, row by row, in flat memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_events.operators.entries import entry_mapping
+from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_events.delivery.job import Codec
+    from airflow_provider_events.hooks.base import EventsHook
+
+__all__ = ["SqlToEntriesOperator"]
+
+
+class SqlToEntriesOperator(SqlToEventsOperator):
+    """Creates or updates the entry of each row's customer: Vibetrace, WebEngage, Bloomreach.
+
+    :param mapping: which column is what, as in `UpsertEntryOperator`.
+
+    For the other parameters see `SqlToEventsOperator`.
+    """
+
+    def __init__(self, *, mapping: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(mapping=entry_mapping(mapping), **kwargs)
+
+    def codec(self, hook: EventsHook) -> Codec:
+        """As an upsert of the connection's vendor."""
+        return hook.vendor.upserts()
+
+    def query(self) -> Any:
+        """That of the events, and that these are upserts."""
+        return ["upsert", super().query()]

@@ -1,0 +1,243 @@
+"""All pages: links lead somewhere, code runs, tables say what the code does."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+import airflow_provider_events
+from airflow_provider_events import values
+from airflow_provider_events.delivery import sinks
+from airflow_provider_events.delivery.options import DeliveryOptions
+from airflow_provider_events.delivery.pacing import Pacer
+from airflow_provider_events.events import DeliveryReport, Receipt
+from airflow_provider_events.exchange import Answer, Outcome, Verdict
+from airflow_provider_events.get_provider_info import get_provider_info
+from airflow_provider_events.operators.delivery import DeliveryOperator
+from airflow_provider_events.operators.events import SendEventOperator, SendEventsOperator
+from airflow_provider_events.sources import cursors
+from airflow_provider_events.sources.mapping import EventMapping
+from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
+from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
+
+DOCS = Path(__file__).parents[2] / "docs"
+PACKAGE = Path(airflow_provider_events.__file__).parent
+PAGES = ["index", "delivery", "sql", "airflow", "troubleshooting", *(f"vendors/{name}" for name in registry())]
+
+
+def text_of(page: str) -> str:
+    return (DOCS / f"{page}.md").read_text()
+
+
+def section(page: str, title: str) -> str:
+    """The text under a heading, up to the next heading of the same level or a higher one."""
+    hashes, _, _ = next(
+        line for line in text_of(page).splitlines() if re.fullmatch(rf"#+ {re.escape(title)}", line)
+    ).partition(" ")
+    after = text_of(page).split(f"\n{hashes} {title}\n", 1)[1]
+    return re.split(rf"\n#{{1,{len(hashes)}}} ", after)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all tables in a text, heads and rulers left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    heads = {n for n in range(len(lines) - 1) if set(lines[n + 1]) <= set("|- :")}
+    kept = [line for n, line in enumerate(lines) if n not in heads and n - 1 not in heads]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in kept]
+
+
+def code(cell: str) -> list[str]:
+    return re.findall(r"`([^`]*)`", cell)
+
+
+# -- form ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", text_of(page)):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (DOCS / page).parent / path if path else DOCS / f"{page}.md"
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
+                target
+            )
+
+
+def snippets() -> Iterator[Any]:
+    for page in PAGES:
+        for n, text in enumerate(re.findall(r"^```python\n(.+?)\n```$", text_of(page), re.MULTILINE | re.DOTALL)):
+            yield pytest.param(text, id=f"{page}-{n}")
+
+
+@pytest.mark.parametrize("text", list(snippets()))
+@pytest.mark.airflow
+def test_python_runs_as_a_dag_file(text: str) -> None:
+    exec(compile(ast.parse(text), "snippet", "exec"), {"__name__": "snippet"})
+
+
+def test_every_module_and_class_that_is_named_exists() -> None:
+    for page in PAGES:
+        for name in re.findall(r"`(airflow_provider_events\.[\w.]+)`", text_of(page)):
+            importlib.import_module(name)
+
+
+# -- what the tables say ---------------------------------------------------------------------------------------------
+
+
+def test_the_types_of_values_are_those_of_the_module() -> None:
+    assert rows(section("delivery", "Types of values")) == rows(inspect.getdoc(values) or "")
+
+
+def test_the_cursors_are_those_of_the_module() -> None:
+    assert rows(section("sql", "key_column, or a cursor")) == rows(inspect.getdoc(cursors) or "")
+
+
+def test_the_counts_are_those_of_the_report() -> None:
+    named = [name for row in rows(section("delivery", "Every event is accounted for")) for name in code(row[0])]
+    assert {*named, "vendor"} == set(DeliveryReport.__dataclass_fields__)
+    receipt = section("delivery", "Every event is accounted for").rpartition("returns its receipt:")[2]
+    assert set(code(receipt)) == set(Receipt.__dataclass_fields__)
+
+
+def test_the_keys_of_rejected_files_are_those_of_the_module() -> None:
+    named = [name for row in rows(section("delivery", "Rejected events")) for name in code(row[0])]
+    assert named == [name for row in rows(inspect.getdoc(sinks) or "") for name in code(row[0])]
+
+
+OTHER_PAGES = {
+    "ensure_entry",
+    "on_source_changed",
+    "resume_after_clear",
+    "checkpoint_path",
+    "conn_id",
+    "kwargs",
+    "self",
+}
+
+
+def test_the_options_and_their_defaults_are_those_of_the_operators() -> None:
+    shown = {code(row[0])[0]: row[1] for row in rows(section("delivery", "Options"))}
+    parameters = inspect.signature(DeliveryOperator).parameters
+    assert set(shown) == set(parameters) - OTHER_PAGES
+    assert set(shown) - {"rejected_path"} <= set(DeliveryOptions.__dataclass_fields__)
+    for name, default in shown.items():
+        if default.startswith("`"):
+            assert ast.literal_eval(code(default)[0]) == parameters[name].default, name
+        else:
+            assert parameters[name].default is None, name
+
+
+def test_the_mapping_options_are_those_of_the_model() -> None:
+    shown = [code(row[0])[0] for row in rows(section("sql", "The mapping"))]
+    assert sorted(shown) == sorted(EventMapping.model_fields)
+    assert EventMapping.model_fields["nulls"].default == "drop"
+
+
+def test_the_templated_fields_are_those_of_the_operators() -> None:
+    operators: list[Any] = [SendEventOperator, SendEventsOperator, SqlToEventsOperator]
+    for operator, row in zip(operators, rows(section("airflow", "Templates")), strict=True):
+        assert code(row[0]) == [operator.__name__]
+        assert [name for name in code(row[1]) if name != ".sql"] == list(operator.template_fields)
+
+
+def test_the_settings_are_those_of_the_provider() -> None:
+    config: Any = get_provider_info()["config"]
+    assert [code(row[0])[0] for row in rows(section("airflow", "Settings"))] == list(config["events"]["options"])
+
+
+def test_the_paces_are_those_that_the_vendors_publish() -> None:
+    shown = {row[0]: row[2] for row in rows(section("delivery", "Quotas and pace"))}
+    for name, conn_type, batch_size in (
+        ("WebEngage", "webengage", 25),
+        ("WebEngage, `batch_size=1`", "webengage", 1),
+        ("Bloomreach", "bloomreach", 50),
+    ):
+        interval = Pacer(vendor_named(conn_type).quota(batch_size))._interval
+        assert int(batch_size / interval + 1e-6) == int(shown[name].replace(",", ""))
+    for conn_type in ("embeddables", "vibetrace"):
+        assert vendor_named(conn_type).quota(1) is None
+        assert vendor_named(conn_type).max_in_flight == 16
+
+
+# -- troubleshooting -------------------------------------------------------------------------------------------------
+
+BECOMES = {
+    "rejected": Verdict.REJECTED,
+    "missing entry": Verdict.MISSING,
+    "refused": Verdict.REFUSED,
+    "later": Verdict.RETRY,
+}
+BODIES: dict[str, Callable[[str], Any]] = {
+    "embeddables": lambda text: {"error": {"code": text, "message": text}},
+    "vibetrace": lambda text: {"errors": [{"message": text}]},
+    "webengage": lambda text: {"response": {"message": text, "status": "error"}},
+    "bloomreach": lambda text: {"success": False, "errors": [text]},
+}
+TITLES = {
+    "embeddables": "What Embeddables says",
+    "vibetrace": "What Vibetrace says",
+    "webengage": "What WebEngage says",
+    "bloomreach": "What Bloomreach says",
+}
+
+
+def vendor_named(conn_type: str) -> Vendor:
+    vendor = registry()[conn_type]
+    extra = {field.name: "example" for field in vendor.extra_fields if field.required}
+    return vendor(ConnectionValues("example", password="example", extra=extra))
+
+
+def answers() -> Iterator[Any]:
+    for conn_type, title in TITLES.items():
+        for status, text, becomes, _ in rows(section("troubleshooting", title)):
+            yield pytest.param(
+                conn_type, int(status), (code(text) or ["Something else"])[0], becomes, id=f"{conn_type}-{text}"
+            )
+
+
+@pytest.mark.parametrize(("conn_type", "status", "text", "becomes"), list(answers()))
+def test_each_answer_becomes_what_the_page_says(conn_type: str, status: int, text: str, becomes: str) -> None:
+    body = orjson.dumps(BODIES[conn_type](text))
+    outcome = vendor_named(conn_type).read(Answer(status, {}, body), 1)
+    assert isinstance(outcome, Outcome)
+    assert outcome.verdict is BECOMES[becomes]
+    assert text in (outcome.code, outcome.reason)
+
+
+def own_texts() -> list[str]:
+    return [code(row[0])[0] for row in rows(section("troubleshooting", "What this package says"))]
+
+
+def literals() -> str:
+    """All texts in the package's source, with a NUL wherever something is filled in."""
+    found: list[str] = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values]
+                found.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("text", own_texts())
+def test_each_text_of_our_own_is_in_the_code(text: str) -> None:
+    source = literals()
+    reason = re.sub(r"^invalid: [\w.…]+: ", "", text)
+    fixed = [part.strip(" :,.;?()") for part in re.split(r"'…'|…|: |\(", reason)]
+    assert max(map(len, fixed)) > 8
+    assert [part for part in fixed if part not in source] == []
