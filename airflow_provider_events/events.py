@@ -36,8 +36,10 @@ class Event:
     id: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
+        if not isinstance(self.name, str):
             raise InvalidEvent("name", f"an event needs a name, as text, not {kind(self.name)}")
+        if not self.name.strip():
+            raise InvalidEvent("name", "an event needs a name; this one is empty")
         if not isinstance(self.properties, Mapping):
             raise InvalidEvent("properties", f"has to be a mapping, not {kind(self.properties)}")
         for name in self.properties:

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if outcome["state"] != "success":
         wrong.append(f"the DAG run ended as {outcome['state']}")
     _print_verdict(wrong, time.monotonic() - started)
-    _print_next_steps(home)
+    _print_next_steps(home, sandbox.port)
     return 1 if wrong else 0
 
 
@@ -135,8 +135,9 @@ def _environment(home: Path, sandbox: Sandbox) -> dict[str, str]:
 
 
 def _write_environment(home: Path, environment: Mapping[str, str]) -> None:
-    """The same for a shell, to look around with afterwards."""
+    """The same for a shell, to look around with afterwards; `airflow` and `python` are then those of the demo."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
     (home / "env.sh").write_text("\n".join(lines) + "\n")
 
 
@@ -200,18 +201,19 @@ def _print_verdict(wrong: Sequence[str], seconds: float) -> None:
         )
 
 
-def _print_next_steps(home: Path) -> None:
-    python = _shown(Path(sys.executable))
+def _print_next_steps(home: Path, port: int) -> None:
     console.print(
         f"""
 Where to look further:
-  the DAG                 example_dags/demo.py
-  connections, for a DAG of your own, and what each vendor promises
-                          docs/vendors/
-  what a delivery is      docs/delivery.md
-  Airflow's logs          {_shown(home / "demo.log")}
-  Airflow's web page      . {_shown(home / "env.sh")} && {python} -m airflow standalone
-  the vendors' sandbox    {python} -m airflow_provider_events.sandbox --port {SANDBOX_PORT}
+  the DAG                   example_dags/demo.py
+  each vendor: connection, rules, promises
+                            docs/vendors/
+  what a delivery is        docs/delivery.md
+  Airflow's logs            {_shown(home / "demo.log")}
+
+In a shell, after `. {_shown(home / "env.sh")}`:
+  Airflow's web page        airflow standalone
+  the vendors' sandbox      python -m airflow_provider_events.sandbox --port {port}
 """,
         markup=False,
     )

@@ -20,8 +20,7 @@ from uuid import UUID
 __all__ = ["Checkpoint", "CheckpointStore", "Digest", "Frontier", "OpenRows", "Span", "Tally"]
 
 VERSION = 1
-MAX_OPEN = 5000
-MAX_OPEN_ROWS = 1000 * MAX_OPEN
+MAX_OPEN_ROWS = 5_000_000
 
 
 @dataclass(slots=True)
@@ -269,10 +268,13 @@ class Frontier:
         if len(span.done) == len(span.rows):
             self._open.pop(span, None)
 
-    def checkpoint(self, fingerprint: str, sent_at: datetime, rejected_uri: str | None) -> Checkpoint | None:
-        """Where the delivery stands, as a value; None when more rows are open than a checkpoint can name."""
-        if len(self._open) + len(self._unread) > MAX_OPEN:
-            return None
+    @property
+    def open_spans(self) -> int:
+        """Spans with rows that have no outcome."""
+        return len(self._open) + len(self._unread)
+
+    def checkpoint(self, fingerprint: str, sent_at: datetime, rejected_uri: str | None) -> Checkpoint:
+        """Where the delivery stands, as a value."""
         groups = {span.open_rows(): span.before for span in self._open} | self._unread
         tally = Tally()
         tally.add(self.tally)

@@ -142,26 +142,32 @@ class Engine:
 
     async def _work(self, feed: Feed, worker: int) -> None:
         queue = self._queues[worker % len(self._queues)]
+        held = False
         try:
-            while (batch := await self._next(feed, worker, queue)) is not None:
+            while (batch := await self._next(feed, worker, queue, held)) is not None:
+                held = batch.held is not None
                 await self._deliver(batch, queue)
         except Stopped:
             return
         except Exception as error:  # the first worker's error ends the delivery; `run` raises it
             self.fail(error)
 
-    async def _next(self, feed: Feed, worker: int, queue: Waiting) -> Batch | None:
-        """An event whose wait is over, else new rows, else the next wait that ends."""
+    async def _next(self, feed: Feed, worker: int, queue: Waiting, new_first: bool) -> Batch | None:
+        """An event whose wait is over, else new rows, else the next wait that ends.
+
+        :param new_first: new rows go before an event whose wait is over, so that many of these starve nobody.
+        """
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             due = queue.next_due()
-            if due is not None and due <= loop.time():
+            if due is not None and due <= loop.time() and not new_first:
                 held = queue.pop()
                 return Batch([held.item], [held.span], held)
             if (batch := await self._take(feed, worker)) is not None:
                 return batch
             if due is None:
                 return None
+            new_first = False
             await sleep_unless(self._stopping, due - loop.time())
         return None
 

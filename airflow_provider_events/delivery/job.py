@@ -174,7 +174,10 @@ class Delivery:
         ledger.reset(start)
         uri = self._sink.uri if self._sink else None
         checkpointer = Checkpointer(
-            self._store, self._sink, lambda: ledger.frontier.checkpoint(plan.fingerprint, sent_at, uri)
+            self._store,
+            self._sink,
+            lambda: ledger.frontier.checkpoint(plan.fingerprint, sent_at, uri),
+            lambda: ledger.frontier.open_spans,
         )
         rows = Resumable(
             source,

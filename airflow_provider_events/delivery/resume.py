@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 CHUNK_SIZE = 500
 SAVE_SECONDS = 2.0
+MAX_OPEN_SPANS = 5000
 LAST_SAVE_SECONDS = 20.0
 
 
@@ -191,14 +192,20 @@ class Checkpointer:
     Rejected rows are brought to their file first, so that no checkpoint ever claims more than the file holds.
 
     :param checkpoint: where it stands now; called on the event loop.
+    :param open_spans: how many places a checkpoint would have to name; past 5,000 only the last one is saved.
     """
 
     def __init__(
-        self, store: CheckpointStore | None, sink: RejectedSink | None, checkpoint: Callable[[], Checkpoint | None]
+        self,
+        store: CheckpointStore | None,
+        sink: RejectedSink | None,
+        checkpoint: Callable[[], Checkpoint],
+        open_spans: Callable[[], int],
     ) -> None:
         self._store = store
         self._sink = sink
         self._checkpoint = checkpoint
+        self._open_spans = open_spans
         self._thread = ThreadPoolExecutor(1, "events-checkpoint")
         self._complained = False
 
@@ -207,17 +214,19 @@ class Checkpointer:
         while True:
             await asyncio.sleep(SAVE_SECONDS)
             try:
-                await self.save()
+                await self._save_all(self._store is not None and self._open_spans() <= MAX_OPEN_SPANS)
             except Exception as error:
                 on_error(error)
 
-    async def save(self, *, completed: bool = False) -> None:
-        """Save now.
+    async def save(self, *, completed: bool) -> None:
+        """Save at the end.
 
         :raises OSError: the rejected rows cannot be written.
         """
-        checkpoint = self._checkpoint() if self._store else None
-        value = checkpoint.to_dict() if checkpoint else None
+        await self._save_all(self._store is not None, completed)
+
+    async def _save_all(self, checkpoint: bool, completed: bool = False) -> None:
+        value = self._checkpoint().to_dict() if checkpoint else None
         await asyncio.get_running_loop().run_in_executor(self._thread, self._save, value, completed)
 
     def close(self) -> None:

@@ -83,7 +83,7 @@ class RejectedSink:
                 row = json.loads(line)["row"]
             except (ValueError, KeyError, TypeError):
                 continue  # a crash may leave half a line; its row is decided again
-            if not checkpoint.is_open(row):
+            if isinstance(row, int) and not checkpoint.is_open(row):
                 self.write(line)
         self.flush()
 

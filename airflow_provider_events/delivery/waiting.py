@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import heapq
 import pickle
 import tempfile
@@ -38,6 +39,12 @@ class Held(NamedTuple):
         return self._replace(due=min(now + pause, max(now, self.deadline)), attempt=self.attempt + 1)
 
 
+class _Pickler(pickle.Pickler):
+    """Takes binary columns as well: some drivers give a memoryview for them."""
+
+    dispatch_table = {**copyreg.dispatch_table, memoryview: lambda view: (bytes, (view.tobytes(),))}  # noqa: RUF012
+
+
 class Waiting:
     """A queue by time due; what does not fit into memory goes through a temporary file, first in, first out."""
 
@@ -60,7 +67,7 @@ class Waiting:
             self._file = tempfile.TemporaryFile(prefix="events-waiting-")  # noqa: SIM115  closed by `close`
         self._spans[held.row] = held.span
         self._file.seek(0, 2)
-        pickle.dump(held[:-1], self._file, pickle.HIGHEST_PROTOCOL)
+        _Pickler(self._file, pickle.HIGHEST_PROTOCOL).dump(held[:-1])
         self._on_disk += 1
 
     def next_due(self) -> float | None:

@@ -407,7 +407,7 @@ class Run:
             observer=Silent(),
         )
         prepared = partial(prepare, codec=self.wire, sent_at=SENT_AT)
-        chunks = Resumable(source, prepared, None, "restart", lambda start: None, lambda: None)
+        chunks = Resumable(source, prepared, None, "restart", lambda: None)
         try:
             await self.engine.run(chunks)
         finally:

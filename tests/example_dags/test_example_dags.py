@@ -29,6 +29,9 @@ FILES = {
     "bloomreach_events": "bloomreach_events.py",
     "hourly_event_sync": "hourly_event_sync.py",
     "events_demo": "demo.py",
+    "entries_wait_then_track": "entries_wait_then_track.py",
+    "entries_wait_while_tracking": "entries_wait_while_tracking.py",
+    "entries_split_and_upsert": "entries_split_and_upsert.py",
 }
 ALL_FILES = sorted(path for path in FOLDER.glob("*.py") if path.name not in ("__init__.py", "run_demo.py"))
 ORDERS = 200

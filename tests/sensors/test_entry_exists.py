@@ -16,7 +16,7 @@ from tests.entries.vendors import PROFILE, VENDORS, add, connection, identity, l
 
 pytestmark = pytest.mark.airflow
 
-MODES = {
+MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke"},
     "reschedule": {"mode": "reschedule"},
     "deferrable": {"deferrable": True},

@@ -1,0 +1,225 @@
+"""`ordering="identity"`: no event overtakes an earlier one of its customer, whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+
+import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_events.delivery.engine import Limits
+from airflow_provider_events.delivery.feed import identity_of, lane_of
+from airflow_provider_events.delivery.job import Delivery, Plan
+from airflow_provider_events.delivery.options import DeliveryOptions
+from airflow_provider_events.delivery.transport import AiohttpTransport, Endpoint
+from airflow_provider_events.events import Event, Record
+from airflow_provider_events.exceptions import DeliveryInterrupted
+from airflow_provider_events.exchange import Answer, Request
+from tests.delivery.harness import QUICK, SENT_AT, Given, PlainWire, Run, Silent, odd_server, said
+from tests.reliability.clock import simulate
+
+IN_ORDER = DeliveryOptions(ordering="identity", max_rejected=10**6, on_missing_entry="wait")
+
+
+def of_customers(customers: list[int], size: int = 20) -> Given:
+    """An event for each number, by that customer; its id says whose it is and which one."""
+    made = [
+        Record(row, Event("e", {"id": customer}, id=f"{customer}.{row}"))
+        for row, customer in enumerate(customers, start=1)
+    ]
+    return Given(iter([made[at : at + size] for at in range(0, len(made), size)]))
+
+
+class Arrivals:
+    """The events of each customer in the order in which the vendor accepted them."""
+
+    def __init__(self) -> None:
+        self.by_customer: dict[str, list[int]] = defaultdict(list)
+
+    def accept(self, event: str) -> None:
+        """One more."""
+        customer, _, row = event.partition(".")
+        self.by_customer[customer].append(int(row))
+
+    def check(self, customers: list[int]) -> None:
+        """All of them, once, in the order of the source."""
+        wanted: dict[str, list[int]] = defaultdict(list)
+        for row, customer in enumerate(customers, start=1):
+            wanted[str(customer)].append(row)
+        assert self.by_customer == wanted
+
+
+# -- over real sockets -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_a_real_server_sees_each_customers_events_in_order_under_random_faults(batch_size: int) -> None:
+    """Late answers, 503, 429, half answers, cut connections (before anything was accepted), and single retries."""
+    chance = random.Random(7)
+    arrivals = Arrivals()
+    customers = [chance.randrange(12) for _ in range(1200)]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        body = (await request.read()).decode()
+        await asyncio.sleep(chance.random() * 0.004)
+        luck = chance.random()
+        if luck < 0.05:
+            return web.json_response("retry", status=503)
+        if luck < 0.10:
+            return web.json_response("retry", status=429, headers={"Retry-After": "0"})
+        if luck < 0.15:
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
+        verdicts = ["retry" if chance.random() < 0.1 else "delivered" for _ in body.split(",")]
+        for event, verdict in zip(body.split(","), verdicts, strict=True):
+            if verdict == "delivered":
+                arrivals.accept(event)
+        return web.json_response(verdicts)
+
+    with odd_server(answer) as server:
+        endpoint = Endpoint(server.url, {}, timeout_seconds=5.0, max_connections=6)
+        plan = Plan("plain", IN_ORDER, Limits(batch_size, 6), None, SENT_AT, policy=QUICK)
+        report = Delivery(PlainWire(), lambda: AiohttpTransport(endpoint), plan, Silent()).run(of_customers(customers))
+    assert report.delivered == 1200
+    assert report.retries > 50
+    arrivals.check(customers)
+
+
+def test_without_ordering_they_do_overtake() -> None:
+    """Which shows that the test above would notice."""
+    arrivals = Arrivals()
+    chance = random.Random(7)
+    customers = [chance.randrange(3) for _ in range(200)]
+
+    async def answer(request: Request) -> Answer:
+        await asyncio.sleep(chance.random())
+        events = (request.body or b"").decode().split(",")
+        for event in events:
+            arrivals.accept(event)
+        return said(200, ["delivered"] * len(events))
+
+    simulate(Run(answer, batch_size=5).through(of_customers(customers)))
+    with pytest.raises(AssertionError):
+        arrivals.check(customers)
+
+
+# -- in simulated time -----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.integers(1, 6), max_size=80),
+    st.sets(st.integers(1, 6)),
+    st.sets(st.integers(1, 80)),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.integers(0, 2**32),
+)
+def test_the_order_holds_with_late_customers_and_rejected_events(
+    customers: list[int], late: set[int], refused: set[int], batch_size: int, workers: int, seed: int
+) -> None:
+    """Customers who come late hold back all of their events; a rejected one holds back nothing."""
+    chance = random.Random(seed)
+    arrivals = Arrivals()
+
+    async def answer(request: Request) -> Answer:
+        await asyncio.sleep(chance.random())
+        now = asyncio.get_running_loop().time()
+        verdicts = []
+        for event in (request.body or b"").decode().split(","):
+            customer, _, row = event.partition(".")
+            if int(row) in refused:
+                verdict = "rejected"
+            elif int(customer) in late and now < 77:
+                verdict = "missing"
+            else:
+                verdict = "retry" if chance.random() < 0.2 else "delivered"
+            if verdict == "delivered":
+                arrivals.accept(event)
+            verdicts.append(verdict)
+        return said(200, verdicts)
+
+    run = Run(answer, batch_size=batch_size, max_in_flight=workers, options=IN_ORDER)
+    report = simulate(run.through(of_customers(customers)))
+    bad = len(refused & set(range(1, len(customers) + 1)))
+    assert (report.rejected, report.delivered) == (bad, len(customers) - bad)
+    wanted: dict[str, list[int]] = defaultdict(list)
+    for row, customer in enumerate(customers, start=1):
+        if row not in refused:
+            wanted[str(customer)].append(row)
+    assert arrivals.by_customer == wanted
+
+
+def test_a_request_never_holds_two_events_of_one_customer() -> None:
+    """A vendor may take the events of one request in any order, or some of them only."""
+    seen: list[list[str]] = []
+
+    async def answer(request: Request) -> Answer:
+        events = (request.body or b"").decode().split(",")
+        seen.append(events)
+        await asyncio.sleep(0.1)
+        return said(200, ["delivered"] * len(events))
+
+    customers = [n % 5 for n in range(100)]
+    simulate(Run(answer, batch_size=10, max_in_flight=3, options=IN_ORDER).through(of_customers(customers)))
+    for events in seen:
+        names = [event.partition(".")[0] for event in events]
+        assert len(set(names)) == len(names)
+
+
+def test_one_slow_customer_holds_up_nobody_outside_its_lane() -> None:
+    """The documented cost: those who share the lane wait; the others go on as far as the buffer reaches."""
+    done: dict[str, float] = {}
+
+    async def answer(request: Request) -> Answer:
+        events = (request.body or b"").decode().split(",")
+        await asyncio.sleep(500 if any(event.startswith("0.") for event in events) else 0.1)
+        for event in events:
+            done[event] = asyncio.get_running_loop().time()
+        return said(200, ["delivered"] * len(events))
+
+    customers = list(range(40))
+    simulate(Run(answer, batch_size=1, max_in_flight=8, options=IN_ORDER).through(of_customers(customers)))
+    lane = lane_of(Record(1, Event("e", {"id": 0})), 8)
+    others = [n for n in customers[1:] if lane_of(Record(1, Event("e", {"id": n})), 8) != lane]
+    assert others
+    assert max(done[f"{n}.{n + 1}"] for n in others) < 10
+
+
+def test_an_identity_is_the_same_in_whatever_order_its_keys_come() -> None:
+    one = Record(1, Event("e", {"registered": "c", "cookie": "k"}))
+    other = Record(2, Event("e", {"cookie": "k", "registered": "c"}))
+    assert identity_of(one) == identity_of(other)
+    assert identity_of(one) != identity_of(Record(3, Event("e", {"registered": "c"})))
+    assert identity_of(Record(4, Event("e", {"id": 1}))) != identity_of(Record(5, Event("e", {"id": "1"})))
+
+
+def test_a_stop_in_order_leaves_a_prefix_of_each_customers_events() -> None:
+    arrivals = Arrivals()
+    customers = [n % 7 for n in range(400)]
+    count = 0
+
+    async def answer(request: Request) -> Answer:
+        nonlocal count
+        count += 1
+        if count == 20:
+            run.engine.stop()
+        await asyncio.sleep(0.1)
+        events = (request.body or b"").decode().split(",")
+        for event in events:
+            arrivals.accept(event)
+        return said(200, ["delivered"] * len(events))
+
+    run = Run(answer, batch_size=4, options=IN_ORDER)
+    with pytest.raises(DeliveryInterrupted):
+        simulate(run.through(of_customers(customers)))
+    assert arrivals.by_customer
+    for customer, rows in arrivals.by_customer.items():
+        mine = [row for row, whose in enumerate(customers, start=1) if str(whose) == customer]
+        assert rows == mine[: len(rows)]
+

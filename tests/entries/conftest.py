@@ -1,1 +1,0 @@
-"""Connections through which entries can be looked up."""
