@@ -6,17 +6,14 @@ the provider info and its reference page are generated from the class attributes
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
-import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
 
 import orjson
@@ -24,112 +21,21 @@ import orjson
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.exchange import Answer, Encoded, Listing, Outcome, Request, Verdict
+from airflow_provider_events.vendors.connection import (
+    COMMON_EXTRAS,
+    ConnectionValues,
+    ExtraField,
+    StandardField,
+    base_url,
+    missing_field,
+    read_extra,
+)
 
-__all__ = ["ConnectionValues", "ExtraField", "StandardField", "Upserts", "Vendor", "registry"]
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionValues:
-    """The fields of an Airflow connection, as a vendor reads them."""
-
-    conn_id: str
-    host: str | None = None
-    port: int | None = None
-    scheme: str | None = None
-    login: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
-    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class StandardField:
-    """One of Airflow's own connection fields (`host`, `login`, `password`), under the vendor's name for it."""
-
-    name: str
-    label: str
-    placeholder: str = ""
-    required: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ExtraField:
-    """One key of a connection's extra, and its widget in the connection form."""
-
-    name: str
-    label: str
-    description: str
-    type: Literal["string", "integer", "number"] = "string"
-    required: bool = False
-    choices: tuple[str, ...] = ()
-    default: str | int | float | None = None
-    minimum: float | None = None
-
-    def read(self, value: Any) -> Any:
-        """`value` in the field's type.
-
-        :raises ValueError: saying what it should be.
-        """
-        if value is None or value == "":
-            return self.default
-        if self.type == "string":
-            if not isinstance(value, str):
-                value = str(value).lower() if isinstance(value, bool) else str(value)
-            value = value.strip()
-            if self.choices and value not in self.choices:
-                raise ValueError(f"has to be one of {', '.join(self.choices)}")
-            return value
-        whole = self.type == "integer"
-        try:
-            number = float("nan" if isinstance(value, bool) else value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number) or (whole and not number.is_integer()):
-            raise ValueError("has to be a whole number" if whole else "has to be a number")
-        if self.minimum is not None and not number >= self.minimum:
-            raise ValueError(f"has to be at least {self.minimum:g}")
-        return int(number) if whole else number
-
-    def schema(self) -> dict[str, Any]:
-        """The JSON schema from which Airflow's form draws the widget; optional fields are nullable there."""
-        schema: dict[str, Any] = {"type": self.type if self.required else [self.type, "null"]}
-        if self.choices:
-            schema["enum"] = list(self.choices)
-        if self.default is not None:
-            schema["default"] = self.default
-        if self.minimum is not None:
-            schema["minimum"] = self.minimum
-        return schema
+__all__ = ["COMMON_EXTRAS", "ConnectionValues", "ExtraField", "StandardField", "Upserts", "Vendor", "registry"]
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-COMMON_EXTRAS = (
-    ExtraField(
-        "requests_per_minute",
-        "Requests per minute",
-        "Upper bound on the request rate; blank: the vendor's published quota",
-        "number",
-        minimum=0.1,
-    ),
-    ExtraField(
-        "max_in_flight",
-        "Requests in flight",
-        "How many requests may wait for an answer at once",
-        "integer",
-        minimum=1,
-    ),
-    ExtraField(
-        "batch_size",
-        "Events per request",
-        "At most; blank: what the vendor takes in one request",
-        "integer",
-        minimum=1,
-    ),
-    ExtraField("timeout", "Timeout (s)", "Seconds to wait for an answer", "number", default=30, minimum=0.1),
-    ExtraField("verify", "Verify TLS", "true, false, or the path of a CA bundle", default="true"),
-    ExtraField("proxy", "Proxy URL", "HTTP proxy for this connection, e.g. http://proxy.example.com:3128"),
-)
 
 
 class Upserts(ABC):
@@ -182,16 +88,11 @@ class Vendor(ABC):
         self.conn_id = values.conn_id
         self.login = (values.login or "").strip()
         self.password = (values.password or "").strip()
-        self.extra = self._read_extra(values.extra)
-        if (proxy := self.extra["proxy"]) and not _is_url(proxy):
-            raise ConfigurationError(
-                f"connection {self.conn_id!r}: 'Proxy URL' (extra key 'proxy') has to be a URL such as "
-                "http://proxy.example.com:3128, with what is special in a password percent-encoded"
-            )
+        self.extra = read_extra(values, self.all_extra_fields(), self.label)
         for required in self.standard_fields:
             if required.required and not getattr(self, required.name):
-                raise self._missing(required.label, required.name)
-        self.base_url = _base_url(values, self.host_default())
+                raise missing_field(self.conn_id, self.label, required.label, required.name)
+        self.base_url = base_url(values, self.host_default())
 
     # -- what each vendor says ---------------------------------------------------------------------------------------
 
@@ -275,30 +176,6 @@ class Vendor(ABC):
         """The vendor's own extra fields and those that all vendors share."""
         return cls.extra_fields + COMMON_EXTRAS
 
-    def _read_extra(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        known = {extra.name: extra for extra in self.all_extra_fields()}
-        for name in given:
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-                raise ConfigurationError(f"connection {self.conn_id!r}: unknown extra key {str(name)!r}; {hint}")
-        values = {}
-        for name, extra in known.items():
-            try:
-                values[name] = extra.read(given.get(name))
-            except ValueError as error:
-                raise ConfigurationError(
-                    f"connection {self.conn_id!r}: {extra.label!r} (extra key {name!r}) {error}"
-                ) from None
-            if extra.required and not values[name]:
-                raise self._missing(extra.label, f"extra key {name!r}")
-        return values
-
-    def _missing(self, label: str, where: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"connection {self.conn_id!r} ({self.label}): fill in the field {label!r} ({where}) of the connection form"
-        )
-
     def key(self, event: Event, properties: Mapping[str, Any]) -> str:
         """The idempotency key: from the caller's id with name and customer, else from the whole content.
 
@@ -370,32 +247,6 @@ def is_later(answer: Answer) -> bool:
 def words(value: object, limit: int = 200) -> str:
     """A vendor's text for a log: one line, cut to `limit` characters; empty for anything but text."""
     return " ".join(value[: 4 * limit].split())[:limit] if isinstance(value, str) else ""
-
-
-def _base_url(values: ConnectionValues, default: str) -> str:
-    host = (values.host or "").strip()
-    if not host:
-        return default
-    if "://" not in host:
-        scheme = values.scheme if values.scheme in ("http", "https") else "https"
-        host = f"{scheme}://{host}"
-    if not _is_url(host) or (parts := urlsplit(host)).query or parts.fragment:
-        raise ConfigurationError(
-            f"connection {values.conn_id!r}: the host has to be a URL such as {default}, without query or fragment"
-        )
-    if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(f"connection {values.conn_id!r}: the host must not hold credentials")
-    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    port = parts.port or values.port
-    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in text
-    except ValueError:
-        return False
 
 
 def registry() -> dict[str, type[Vendor]]:

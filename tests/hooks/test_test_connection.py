@@ -79,7 +79,7 @@ def test_a_host_that_is_not_there(host: str, vendor: str, tested: Tested) -> Non
     good, message = tested(vendor, host=host)
     assert not good
     assert host in message
-    assert "check the host" in message
+    assert "check the API base URL" in message
 
 
 @pytest.mark.parametrize("vendor", VENDORS)

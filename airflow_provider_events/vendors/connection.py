@@ -1,0 +1,190 @@
+"""The fields of an Airflow connection: what each is called in the form, and how it is read."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from airflow_provider_events.exceptions import ConfigurationError
+
+__all__ = [
+    "COMMON_EXTRAS",
+    "ConnectionValues",
+    "ExtraField",
+    "StandardField",
+    "base_url",
+    "missing_field",
+    "read_extra",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionValues:
+    """The fields of an Airflow connection, as a vendor reads them."""
+
+    conn_id: str
+    host: str | None = None
+    port: int | None = None
+    scheme: str | None = None
+    login: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StandardField:
+    """One of Airflow's own connection fields (`host`, `login`, `password`), under the vendor's name for it."""
+
+    name: str
+    label: str
+    placeholder: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraField:
+    """One key of a connection's extra, and its widget in the connection form."""
+
+    name: str
+    label: str
+    description: str
+    type: Literal["string", "integer", "number"] = "string"
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    default: str | int | float | None = None
+    minimum: float | None = None
+
+    def read(self, value: Any) -> Any:
+        """`value` in the field's type.
+
+        :raises ValueError: saying what it should be.
+        """
+        if value is None or value == "":
+            return self.default
+        if self.type == "string":
+            if not isinstance(value, str):
+                value = str(value).lower() if isinstance(value, bool) else str(value)
+            value = value.strip()
+            if self.choices and value not in self.choices:
+                raise ValueError(f"has to be one of {', '.join(self.choices)}")
+            return value
+        whole = self.type == "integer"
+        try:
+            number = float("nan" if isinstance(value, bool) else value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number) or (whole and not number.is_integer()):
+            raise ValueError("has to be a whole number" if whole else "has to be a number")
+        if self.minimum is not None and not number >= self.minimum:
+            raise ValueError(f"has to be at least {self.minimum:g}")
+        return int(number) if whole else number
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema from which Airflow's form draws the widget; optional fields are nullable there."""
+        schema: dict[str, Any] = {"type": self.type if self.required else [self.type, "null"]}
+        if self.choices:
+            schema["enum"] = list(self.choices)
+        if self.default is not None:
+            schema["default"] = self.default
+        if self.minimum is not None:
+            schema["minimum"] = self.minimum
+        return schema
+
+
+COMMON_EXTRAS = (
+    ExtraField(
+        "requests_per_minute",
+        "Requests per minute",
+        "Upper bound on the request rate; blank: the vendor's published quota",
+        "number",
+        minimum=0.1,
+    ),
+    ExtraField(
+        "max_in_flight",
+        "Requests in flight",
+        "How many requests may wait for an answer at once",
+        "integer",
+        minimum=1,
+    ),
+    ExtraField(
+        "batch_size",
+        "Events per request",
+        "At most; blank: what the vendor takes in one request",
+        "integer",
+        minimum=1,
+    ),
+    ExtraField("timeout", "Timeout (s)", "Seconds to wait for an answer", "number", default=30, minimum=0.1),
+    ExtraField("verify", "Verify TLS", "true, false, or the path of a CA bundle", default="true"),
+    ExtraField("proxy", "Proxy URL", "HTTP proxy for this connection, e.g. http://proxy.example.com:3128"),
+)
+
+
+def read_extra(values: ConnectionValues, fields: Sequence[ExtraField], label: str) -> dict[str, Any]:
+    """The extra as a closed, typed schema: every field of it with its value or default.
+
+    :param label: name of the vendor, for the error.
+    :raises ConfigurationError: naming an unknown key and its nearest neighbour, a wrong value, or a missing field.
+    """
+    conn_id = values.conn_id
+    known = {extra.name: extra for extra in fields}
+    for name in values.extra:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ConfigurationError(f"connection {conn_id!r}: unknown extra key {str(name)!r}; {hint}")
+    read = {}
+    for name, extra in known.items():
+        try:
+            read[name] = extra.read(values.extra.get(name))
+        except ValueError as error:
+            raise ConfigurationError(f"connection {conn_id!r}: {extra.label!r} (extra key {name!r}) {error}") from None
+        if extra.required and not read[name]:
+            raise missing_field(conn_id, label, extra.label, f"extra key {name!r}")
+    if (proxy := read.get("proxy")) and not _is_url(proxy):
+        raise ConfigurationError(
+            f"connection {conn_id!r}: 'Proxy URL' (extra key 'proxy') has to be a URL such as "
+            "http://proxy.example.com:3128, with what is special in a password percent-encoded"
+        )
+    return read
+
+
+def missing_field(conn_id: str, vendor: str, label: str, where: str) -> ConfigurationError:
+    """The error for a required field that is blank."""
+    return ConfigurationError(
+        f"connection {conn_id!r} ({vendor}): fill in the field {label!r} ({where}) of the connection form"
+    )
+
+
+def base_url(values: ConnectionValues, default: str) -> str:
+    """All that comes before the documented resources, without a trailing slash.
+
+    :param default: for a blank host.
+    :raises ConfigurationError: the host is no URL, or holds credentials.
+    """
+    host = (values.host or "").strip()
+    if not host:
+        return default
+    if "://" not in host:
+        scheme = values.scheme if values.scheme in ("http", "https") else "https"
+        host = f"{scheme}://{host}"
+    if not _is_url(host) or (parts := urlsplit(host)).query or parts.fragment:
+        raise ConfigurationError(
+            f"connection {values.conn_id!r}: the host has to be a URL such as {default}, without query or fragment"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(f"connection {values.conn_id!r}: the host must not hold credentials")
+    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = parts.port or values.port
+    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in text
+    except ValueError:
+        return False
