@@ -127,9 +127,12 @@ def test_errors_know_events_by_type_only() -> None:
     )
 
 
+COMMON_TO_VENDORS = ("base", "connection")
+
+
 def test_a_vendor_knows_no_other_vendor() -> None:
     def foreign(found: Import) -> bool:
-        return found.of(f"{PACKAGE}.vendors") and not found.of(f"{PACKAGE}.vendors.base")
+        return found.of(f"{PACKAGE}.vendors") and found.name.split(".")[2] not in COMMON_TO_VENDORS
 
     assert told([found for found in every_import() if foreign(found) and found.room == "vendors"]) == []
 
@@ -137,7 +140,7 @@ def test_a_vendor_knows_no_other_vendor() -> None:
 def test_only_a_vendors_own_hook_knows_the_vendor() -> None:
     def foreign(found: Import) -> bool:
         named = found.name.split(".")[2] if found.of(f"{PACKAGE}.vendors") and found.name.count(".") > 1 else "base"
-        return named not in ("base", found.module.stem)
+        return named not in (*COMMON_TO_VENDORS, found.module.stem)
 
     assert told([found for found in every_import() if foreign(found)]) == []
 

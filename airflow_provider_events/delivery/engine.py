@@ -123,7 +123,10 @@ class Engine:
             await asyncio.wait(workers)
             for queue in self._queues:
                 queue.close()
-            await reader.close(limits.drain_seconds)
+            try:
+                await reader.close(limits.drain_seconds)
+            except Exception as error:  # whatever a driver raises; it must not hide why the delivery ended
+                self.fail(error)
             self._observer.progress(self._ledger.counters)
         if self._failure is not None:
             raise self._failure

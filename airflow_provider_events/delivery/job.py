@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -143,7 +143,8 @@ class Delivery:
         options = self._plan.options
         try:
             if options.dry_run:
-                self._rehearse(self._prepare(source.records(), self._plan.sent_at))
+                with closing(self._prepare(source.records(), self._plan.sent_at)) as prepared:
+                    self._rehearse(prepared)
             else:
                 policy = options.on_source_changed
                 start = load(self._store, self._plan.fingerprint, policy) if self._store else None

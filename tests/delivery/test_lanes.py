@@ -222,4 +222,3 @@ def test_a_stop_in_order_leaves_a_prefix_of_each_customers_events() -> None:
     for customer, rows in arrivals.by_customer.items():
         mine = [row for row, whose in enumerate(customers, start=1) if str(whose) == customer]
         assert rows == mine[: len(rows)]
-

@@ -495,9 +495,7 @@ def test_a_state_store_that_is_down_stops_nothing_and_is_complained_of_once(capl
 @pytest.mark.parametrize(
     "saved", ["junk", b"junk", 7, [], {"version": 1}, {"version": 99, "position": 5}, {"version": 1, "open": [[]]}]
 )
-def test_a_checkpoint_that_is_junk_is_a_warning_and_a_fresh_start(
-    saved: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_checkpoint_that_is_junk_is_a_warning_and_a_fresh_start(saved: Any, caplog: pytest.LogCaptureFixture) -> None:
     kinds = dict.fromkeys(range(1, 20), "good")
     world = World({str(key): "good" for key in kinds})
     assert with_store(Broken(saved), kinds, world).delivered == 19

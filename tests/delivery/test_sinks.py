@@ -85,9 +85,9 @@ def test_a_line_holds_all_that_is_needed_to_correct_and_send_it_again() -> None:
         },
         "data": {"order_id": 1, "total": "39.80", "note": "AA=="},
     }
-    assert Event.from_dict(written["event"]) == Event.from_dict(
-        {**written["event"], "timestamp": AT}
-    ), "the event of a line is an event again"
+    assert Event.from_dict(written["event"]) == Event.from_dict({**written["event"], "timestamp": AT}), (
+        "the event of a line is an event again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,9 @@ def test_half_a_line_of_a_crash_is_left_out() -> None:
     assert rows_in(files["two"]) == [1]
 
 
-@pytest.mark.parametrize("junk", [b"\xff\xfe\n", b"[]\n", b'"x"\n', b"{}\n", b'{"row": null}\n', b'{"row": "1"}\n', b"\n"])
+@pytest.mark.parametrize(
+    "junk", [b"\xff\xfe\n", b"[]\n", b'"x"\n', b"{}\n", b'{"row": null}\n', b'{"row": "1"}\n', b"\n"]
+)
 def test_lines_that_are_none_are_left_out(junk: bytes) -> None:
     files = {"one": junk + line(1)}
     sink = RejectedSink(Files("two", files))

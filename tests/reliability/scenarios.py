@@ -270,7 +270,7 @@ def full(postgres: str | None) -> list[Scenario]:
         Scenario("calm", "nothing", "embeddables", 2_000),
         Scenario(
             "kill_vibetrace",
-            "SIGKILL of the task, `ordering=\"identity\"`",
+            'SIGKILL of the task, `ordering="identity"`',
             "vibetrace",
             3_000,
             kills(2),
