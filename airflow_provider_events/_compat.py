@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     Context,
     ObjectStoragePath,
     PokeReturnValue,
+    XComArg,
     conf,
     mask_secret,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Context",
     "ObjectStoragePath",
     "PokeReturnValue",
+    "XComArg",
     "conf",
     "get_async_connection",
     "get_async_extra_dejson",

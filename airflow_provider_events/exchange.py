@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -23,17 +23,20 @@ class Request:
 
     method: str
     path: str
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)
     headers: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. Header names are lower case; the body is cut off at the transport's limit."""
+    """What came back. Header names are lower case; the body is cut off at the transport's limit.
+
+    The body is not shown: some tracebacks print the values they pass through, and it may be a customer's profile.
+    """
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 class Encoded(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -85,12 +86,12 @@ def run_dag(airflow_database: None) -> Iterator[Callable[..., DagResult]]:
 
 def _run(path: Path, dag_id: str, test_arguments: dict[str, Any]) -> DagResult:
     try:
-        from airflow.dag_processing.dagbag import DagBag
-    except ImportError:
-        from airflow.models.dagbag import DagBag
+        dagbag = importlib.import_module("airflow.dag_processing.dagbag")
+    except ImportError:  # before Airflow 3.2
+        dagbag = importlib.import_module("airflow.models.dagbag")
     from airflow.models.xcom import XCOM_RETURN_KEY
 
-    bag = DagBag(dag_folder=str(path))
+    bag = dagbag.DagBag(dag_folder=str(path))
     assert not bag.import_errors, bag.import_errors
     dag_run = bag.dags[dag_id].test(**test_arguments)
     states = {ti.task_id: str(ti.state) for ti in dag_run.get_task_instances()}

@@ -13,7 +13,7 @@ from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.values import kind
 
 if TYPE_CHECKING:
-    from airflow_provider_events._compat import Context
+    from airflow_provider_events._compat import Context, XComArg
     from airflow_provider_events.delivery.job import Codec
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.events import Event
@@ -182,7 +182,7 @@ class FilterByEntryOperator(BaseOperator):
         self,
         *,
         conn_id: str,
-        events: Collection[Event | Mapping[str, Any]] | str,
+        events: Collection[Event | Mapping[str, Any]] | XComArg | str,
         mapping: EventMapping | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:

@@ -12,7 +12,7 @@ from airflow_provider_events.operators.delivery import DeliveryOperator, failing
 from airflow_provider_events.sources.mapping import EventMapping
 
 if TYPE_CHECKING:
-    from airflow_provider_events._compat import Context
+    from airflow_provider_events._compat import Context, XComArg
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.events import Event
     from airflow_provider_events.hooks.base import EventsHook
@@ -98,7 +98,7 @@ class SendEventsOperator(DeliveryOperator):
     def __init__(
         self,
         *,
-        events: Collection[Event | Mapping[str, Any]] | str | None = None,
+        events: Collection[Event | Mapping[str, Any]] | XComArg | str | None = None,
         mapping: EventMapping | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.entries.vendors import PROFILE, VENDORS, add, connection, identity, l
 
 pytestmark = pytest.mark.airflow
 
+AIRFLOW = version("apache-airflow")
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke"},
     "reschedule": {"mode": "reschedule"},
@@ -81,6 +83,8 @@ def test_present_late_and_missing_entries(
 @every_mode
 @pytest.mark.parametrize("soft_fail", [False, True])
 def test_entries_that_never_appear(mode: str, soft_fail: bool, vendors: Sandbox, run_dag: Any) -> None:
+    if mode == "reschedule" and AIRFLOW.startswith("3.0."):
+        pytest.skip("in dag.test() this Airflow takes the date of the first look for text, and fails on it")
     dag_id = f"never_{mode}_{soft_fail}"
     source = dag(
         dag_id, "vibetrace", identity=identity("vibetrace", "never"), timeout=2, soft_fail=soft_fail, **MODES[mode]

@@ -1,0 +1,145 @@
+"""Rejected events are sent again: by the operator and on the command line, and only they."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_events.cli.replay import main
+from airflow_provider_events.exceptions import TooManyRejected
+from airflow_provider_events.hooks.base import EventsHook
+from airflow_provider_events.operators.events import SendEventsOperator
+from tests.conftest import CUSTOMERS, IDENTITY_KEYS
+from tests.delivery.harness import sent_numbers
+from tests.operators.test_checkpoints import StateStore, context
+
+VENDORS = ["embeddables", "vibetrace"]
+LATE = [f"late{n}@example.com" for n in range(7)]
+
+
+def events(vendor: str) -> list[dict[str, Any]]:
+    """Forty events, of which seven are of customers that are not there yet, and one that can never be sent."""
+    key = IDENTITY_KEYS[vendor]
+    customers = [*CUSTOMERS[:33], *LATE]
+    made: list[dict[str, Any]] = [
+        {"name": "order_paid", "identity": {key: customer}, "properties": {"n": n}, "timestamp": "2026-03-01T09:30:00Z"}
+        for n, customer in enumerate(customers)
+    ]
+    return [*made, {"name": "order_paid", "identity": {}}]
+
+
+def reject(sandbox: Any, vendor: str, folder: Path) -> Path:
+    """Deliver them; the file of the rejected ones."""
+    with pytest.raises(TooManyRejected) as caught:
+        EventsHook.for_connection(f"{vendor}_default").deliver(events(vendor), rejected_path=str(folder))
+    assert caught.value.report is not None
+    assert caught.value.report.rejected == 8
+    assert sent_numbers(sandbox, vendor) == list(range(33))
+    return Path(caught.value.report.rejected_path or "")
+
+
+def check(sandbox: Any, vendor: str, again: Path, report: dict[str, Any]) -> None:
+    """The seven have arrived, the others did not arrive twice, and what can never be sent is rejected once more."""
+    assert sent_numbers(sandbox, vendor) == list(range(40))
+    assert (report["read"], report["delivered"], report["rejected"]) == (8, 7, 1)
+    (line,) = again.read_text().splitlines()
+    assert json.loads(line)["reason"].startswith("the row never became an event")
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_the_operator_replays_a_file(vendor: str, connections: Any, tmp_path: Path) -> None:
+    file = reject(connections, vendor, tmp_path / "rejected")
+    connections.add_entries(vendor, [{"email": email} for email in LATE])
+    operator = SendEventsOperator(
+        task_id="t",
+        conn_id=f"{vendor}_default",
+        events=str(file),
+        max_rejected=1,
+        rejected_path=str(tmp_path / "again"),
+    )
+    report = operator.execute(context(StateStore()))
+    check(connections, vendor, Path(report["rejected_path"]), report)
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_the_command_replays_a_file(
+    vendor: str, connections: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = reject(connections, vendor, tmp_path / "rejected")
+    connections.add_entries(vendor, [{"email": email} for email in LATE])
+    again = tmp_path / "again.jsonl"
+    command = ["replay", str(file), "--conn-id", f"{vendor}_default", "--max-rejected", "1"]
+    assert main([*command, "--rejected-path", str(again)]) == 0
+    check(connections, vendor, again, json.loads(capsys.readouterr().out))
+
+
+def test_the_command_fails_with_the_accounts_while_customers_are_missing(
+    connections: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = reject(connections, "embeddables", tmp_path / "rejected")
+    assert main(["replay", str(file), "--conn-id", "embeddables_default"]) == 1
+    captured = capsys.readouterr()
+    assert "8 of 8 events were rejected" in captured.err
+    assert json.loads(captured.out)["rejected"] == 8
+
+
+def test_a_dry_run_of_the_command_sends_nothing(
+    connections: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = reject(connections, "embeddables", tmp_path / "rejected")
+    requests = len(connections.requests("embeddables"))
+    command = ["replay", str(file), "--conn-id", "embeddables_default", "--dry-run", "--max-rejected", "1"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["unsent"] == 7
+    assert len(connections.requests("embeddables")) == requests
+
+
+@pytest.mark.parametrize(
+    ("file", "conn_id", "words"),
+    [
+        ("missing.jsonl", "embeddables_default", "cannot read"),
+        ("rejected.jsonl", "vibetrace_default", "was rejected by 'embeddables'; this connection leads to 'vibetrace'"),
+    ],
+)
+def test_bad_input_is_one_line_of_words(
+    file: str, conn_id: str, words: str, connections: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reject(connections, "embeddables", tmp_path / "rejected").rename(tmp_path / "rejected.jsonl")
+    assert main(["replay", str(tmp_path / file), "--conn-id", conn_id]) == 1
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_the_file_that_is_read_is_never_the_one_that_is_written(connections: Any, tmp_path: Path) -> None:
+    """`--rejected-path` with the file's own name: what was rejected must not be lost by replaying it."""
+    file = reject(connections, "embeddables", tmp_path / "rejected")
+    before = file.read_bytes()
+    main(["replay", str(file), "--conn-id", "embeddables_default", "--rejected-path", str(file)])
+    assert file.read_bytes() == before
+
+
+def test_a_value_that_json_has_not_is_not_sent_as_null(connections: Any, tmp_path: Path) -> None:
+    """An event that was rejected for a NaN must not come back without it: null would wipe a value."""
+    event = {"name": "e", "identity": {"registered": "c"}, "properties": {"n": 1, "price": float("nan")}}
+    hook = EventsHook.for_connection("bloomreach_default")
+    with pytest.raises(TooManyRejected) as caught:
+        hook.deliver([event], rejected_path=str(tmp_path))
+    assert caught.value.report is not None
+    main(["replay", str(caught.value.report.rejected_path), "--conn-id", "bloomreach_default"])
+    assert connections.events("bloomreach") == []
+
+
+@pytest.mark.slow  # starts Python and imports Airflow
+def test_the_command_as_a_process(connections: Any, tmp_path: Path) -> None:
+    file = reject(connections, "vibetrace", tmp_path / "rejected")
+    connections.add_entries("vibetrace", [{"email": email} for email in LATE])
+    command = [sys.executable, "-m", "airflow_provider_events", "replay", str(file), "--conn-id", "vibetrace_default"]
+    done = subprocess.run([*command, "--max-rejected", "1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout[done.stdout.index("{") :])["delivered"] == 7
