@@ -42,7 +42,7 @@ with DAG(
     create = UpsertEntryOperator(
         task_id="create_the_missing",
         conn_id="bloomreach_default",
-        entries=split.output["missing"],
+        entries=split.output["missing"],  # type: ignore[index]  # the XCom `missing`; Airflow types it too narrowly
         mapping={"identity": IDENTITY, "attributes": ["city"]},
     )
     track = SendEventsOperator(

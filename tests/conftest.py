@@ -61,11 +61,12 @@ def airflow_database() -> None:
 
 @dataclass
 class DagResult:
-    """What `dag.test()` left behind: the run's state, and by task id its state and its return value."""
+    """What `dag.test()` left behind: the run's state, and by task id its state, return value and number of tries."""
 
     state: str
     states: dict[str, str]
     returned: dict[str, Any]
+    tries: dict[str, int]
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def run_dag(airflow_database: None) -> Iterator[Callable[..., DagResult]]:
 
     yield run
     for path in written:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _run(path: Path, dag_id: str, test_arguments: dict[str, Any]) -> DagResult:
@@ -98,4 +99,5 @@ def _run(path: Path, dag_id: str, test_arguments: dict[str, Any]) -> DagResult:
     returned = {
         ti.task_id: ti.xcom_pull(task_ids=ti.task_id, key=XCOM_RETURN_KEY) for ti in dag_run.get_task_instances()
     }
-    return DagResult(str(dag_run.state), states, returned)
+    tries = {ti.task_id: ti.try_number for ti in dag_run.get_task_instances()}
+    return DagResult(str(dag_run.state), states, returned, tries)

@@ -6,8 +6,8 @@
 | `vendor` | connection type |
 | `row` | number of the row in its source, from 1 |
 | `code`, `field`, `reason` | why it was rejected; `field` may be null |
-| `event` | the event as `SendEventsOperator` takes it, or null where the row became none |
-| `data` | the row's own columns, or null |
+| `event` | the event as `SendEventsOperator` takes it, or null where there is none that could be sent |
+| `data` | the row's own columns; without such, the event that could not be sent; or null |
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import orjson
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint
 from airflow_provider_events.events import REJECTED_SCHEMA, Event, Record, Rejection
-from airflow_provider_events.values import iso_utc
+from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.values import iso_utc, json_object
 
 __all__ = ["RejectedSink", "Storage", "rejected_line"]
 
@@ -102,6 +103,10 @@ class RejectedSink:
 
 def rejected_line(vendor: str, record: Record, rejection: Rejection) -> bytes:
     """One line of the file, by the table above."""
+    event = _event_dict(record.event) if record.event else None
+    data = record.data
+    if record.event and event is None and data is None:
+        data = _fields(record.event)
     line = {
         "version": REJECTED_SCHEMA,
         "vendor": vendor,
@@ -109,8 +114,8 @@ def rejected_line(vendor: str, record: Record, rejection: Rejection) -> bytes:
         "code": rejection.code,
         "field": rejection.field,
         "reason": rejection.reason,
-        "event": _event_dict(record.event) if record.event else None,
-        "data": record.data,
+        "event": event,
+        "data": data,
     }
     try:
         text = orjson.dumps(line, default=_readable, option=orjson.OPT_NON_STR_KEYS)
@@ -119,7 +124,16 @@ def rejected_line(vendor: str, record: Record, rejection: Rejection) -> bytes:
     return text + b"\n"
 
 
-def _event_dict(event: Event) -> dict[str, Any]:
+def _event_dict(event: Event) -> dict[str, Any] | None:
+    """The event with its values as they travel, so that it is the same when it is read again; None for what has no
+    place in JSON, and would come back as something else."""
+    try:
+        return {**_fields(event), "properties": json_object(event.properties, "properties", _time)}
+    except InvalidEvent:
+        return None
+
+
+def _fields(event: Event) -> dict[str, Any]:
     return {
         "name": event.name,
         "identity": dict(event.identity),
@@ -127,6 +141,12 @@ def _event_dict(event: Event) -> dict[str, Any]:
         "properties": dict(event.properties),
         "id": event.id,
     }
+
+
+def _time(moment: datetime) -> str:
+    """With milliseconds, as the strictest vendor wants it, or with microseconds where there are any."""
+    spec = "microseconds" if moment.microsecond % 1000 else "milliseconds"
+    return moment.astimezone(UTC).isoformat(timespec=spec).replace("+00:00", "Z")
 
 
 def _readable(value: Any) -> Any:

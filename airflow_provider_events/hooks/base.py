@@ -239,7 +239,10 @@ class EventsHook(BaseHook):
         sink = None
         if rejected_path and not wanted.dry_run:
             name = rejected_name or f"{self.conn_id}-{sent_at:%Y%m%dT%H%M%S.%f}.jsonl"
-            sink = RejectedSink(writable(rejected_file(rejected_path, name, attempt), "rejected_path"))
+            file = rejected_file(rejected_path, name, attempt)
+            if str(file).removeprefix("file://") == getattr(source, "uri", None):
+                raise ConfigurationError(f"rejected_path: {file} is the file that is to be read; name another one")
+            sink = RejectedSink(writable(file, "rejected_path"))
         plan = Plan(self.conn_type, wanted, limits, quota, sent_at, fingerprint)
         self._delivery = Delivery(
             codec or self.vendor, lambda: AiohttpTransport(endpoint), plan, LogObserver(log), sink, store

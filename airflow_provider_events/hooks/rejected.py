@@ -31,7 +31,7 @@ class ObjectFile:
         other = ObjectStoragePath(uri)
         if uri != self.uri and other.exists():
             with other.open("rb") as stream:
-                yield from stream
+                yield from iter(stream.readline, b"")
 
     def remove(self) -> None:
         """Delete it."""

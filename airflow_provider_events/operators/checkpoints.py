@@ -103,6 +103,6 @@ class FileCheckpoints:
 
     def save(self, checkpoint: Mapping[str, Any], *, completed: bool) -> None:
         """Written beside and moved into place, so that a crash leaves the old one or the new one."""
-        fresh = self._path.parent / f"{self._path.name}.new"
+        fresh = ObjectStoragePath(f"{self._path}.new")
         fresh.write_text(json.dumps(self._retries.sealed(checkpoint, completed)))
         fresh.replace(self._path)

@@ -61,7 +61,9 @@ class Sandbox:
         self._thread: threading.Thread | None = None
 
     def start(self) -> Self:
-        """Listen; returns when requests are answered."""
+        """Listen, unless it does already; returns when requests are answered."""
+        if self._thread is not None and self._thread.is_alive():
+            return self
         self._socket = socket.create_server(self._address, backlog=1024)
         ready = threading.Event()
         self._server = make_server(self._app, on_started=ready.set)

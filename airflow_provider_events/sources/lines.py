@@ -35,6 +35,7 @@ class LineRecords:
 
     def __init__(self, uri: str, vendor: str) -> None:
         self._uri = uri
+        self.uri = str(ObjectStoragePath(uri)).removeprefix("file://")
         self._vendor = vendor
 
     def key(self, record: Record) -> None:
@@ -47,7 +48,7 @@ class LineRecords:
         except OSError as error:
             raise ConfigurationError(f"events: cannot read {self._uri} ({type(error).__name__})") from error
         with stream:
-            numbered = enumerate(stream, start=first_row)
+            numbered = enumerate(iter(stream.readline, b""), start=first_row)
             while chunk := list(islice(numbered, CHUNK_SIZE)):
                 yield [self._record(row, line) for row, line in chunk if line.strip()]
 

@@ -32,10 +32,9 @@ class WaitingList:
     """
 
     def __init__(self, path: str) -> None:
-        folder = ObjectStoragePath(path)
-        self._folder = folder
-        self._identities = folder / "identities"
-        self._progress = folder / "progress.json"
+        self._folder = ObjectStoragePath(path)
+        self._identities = ObjectStoragePath(f"{path}/identities")
+        self._progress = ObjectStoragePath(f"{path}/progress.json")
 
     def write(self, packed: str) -> None:
         """Keep a packed list."""

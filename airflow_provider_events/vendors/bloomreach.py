@@ -208,10 +208,10 @@ def _customer_ids(identity: Mapping[str, str | int]) -> dict[str, str]:
 
 def _check_sizes(body: bytes, properties: dict[str, Any]) -> None:
     if len(body) >= MAX_EVENT_BYTES:
-        raise InvalidEvent("event", f"{len(body)} bytes; an event has to stay below {MAX_EVENT_BYTES}")
+        raise InvalidEvent("event", f"an event has to stay below {MAX_EVENT_BYTES} bytes")
     for name, value in properties.items():
-        if (size := len(dumps(value))) >= MAX_VALUE_BYTES:
-            raise InvalidEvent(f"properties.{name}", f"{size} bytes; a value has to stay below {MAX_VALUE_BYTES}")
+        if len(dumps(value)) >= MAX_VALUE_BYTES:
+            raise InvalidEvent(f"properties.{name}", f"a value has to stay below {MAX_VALUE_BYTES} bytes")
 
 
 def _read_commands(results: Any, count: int) -> list[Outcome]:

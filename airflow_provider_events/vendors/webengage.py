@@ -253,7 +253,7 @@ def _check_attributes(properties: Mapping[str, Any], attributes: dict[str, Any])
             counts[_TYPES[type(value)]] += 1
     for type_name, count in counts.items():
         if count > MAX_ATTRIBUTES_PER_TYPE:
-            raise InvalidEvent("properties", f"{count} attributes of type {type_name}; 25 of each type are allowed")
+            raise InvalidEvent("properties", f"more than 25 attributes of type {type_name}")
 
 
 def _event_time(moment: datetime) -> str:

@@ -116,12 +116,16 @@ def test_bad_input_is_one_line_of_words(
     assert "Traceback" not in captured.err
 
 
-def test_the_file_that_is_read_is_never_the_one_that_is_written(connections: Any, tmp_path: Path) -> None:
+def test_the_file_that_is_read_is_never_the_one_that_is_written(
+    connections: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`--rejected-path` with the file's own name: what was rejected must not be lost by replaying it."""
     file = reject(connections, "embeddables", tmp_path / "rejected")
     before = file.read_bytes()
-    main(["replay", str(file), "--conn-id", "embeddables_default", "--rejected-path", str(file)])
-    assert file.read_bytes() == before
+    for name in (str(file), file.as_uri()):
+        assert main(["replay", str(file), "--conn-id", "embeddables_default", "--rejected-path", name]) == 1
+        assert "name another one" in capsys.readouterr().err
+        assert file.read_bytes() == before
 
 
 def test_a_value_that_json_has_not_is_not_sent_as_null(connections: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -271,7 +272,7 @@ def test_kills_lose_nothing_and_double_only_what_no_checkpoint_knew(
         report = attempt(world, Rows(kinds, keyed), ordering=ordering)
     assert set(world.accepted) == {str(key) for key, kind in kinds.items() if kind in ("good", "late")}
     for event, times in world.accepted_at.items():
-        for (one, at), (later, _) in zip(times, times[1:], strict=False):
+        for (one, at), (later, _) in pairwise(times):
             assert later > one, f"{event} was sent twice in one try"
             assert (one, at) >= world_saved(world, one), f"{event} was sent again though a checkpoint knew it"
     close(report, world, kinds)

@@ -80,7 +80,7 @@ def test_a_line_holds_all_that_is_needed_to_correct_and_send_it_again() -> None:
             "name": "order_paid",
             "identity": {"registered": "c-1"},
             "timestamp": "2026-03-01T09:30:00+00:00",
-            "properties": {"total": 39.8, "at": "2026-03-01T09:30:00+00:00"},
+            "properties": {"total": 39.8, "at": "2026-03-01T09:30:00.000Z"},
             "id": "order-1",
         },
         "data": {"order_id": 1, "total": "39.80", "note": "AA=="},

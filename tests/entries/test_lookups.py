@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import airflow_provider_events
-from airflow_provider_events.delivery.lookups import Progress, Search
+from airflow_provider_events.delivery.lookups import Identity, Progress, Search
 from airflow_provider_events.exceptions import (
     ConfigurationError,
     CredentialsRefused,
@@ -242,7 +242,7 @@ def test_embeddables_tells_embeddables_and_types_apart(events_sandbox: Sandbox, 
     events_sandbox.add_entries("embeddables", [{"embeddable_id": "flow_2", "phone": 123, "flag": True}])
     hook = connect("embeddables")
     other = {"embeddable_id": "flow_2"}
-    asked = [{"phone": 123}, {"phone": 123, **other}, {"phone": "123", **other}, {"flag": 1, **other}]
+    asked: list[Identity] = [{"phone": 123}, {"phone": 123, **other}, {"phone": "123", **other}, {"flag": 1, **other}]
     assert hook.lookup(asked) == [False, True, False, False]
 
 

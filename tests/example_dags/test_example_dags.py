@@ -29,6 +29,8 @@ FILES = {
     "bloomreach_events": "bloomreach_events.py",
     "hourly_event_sync": "hourly_event_sync.py",
     "events_demo": "demo.py",
+    "events_retry_policy": "retry_policy.py",
+    "events_shared_quota": "shared_quota.py",
     "entries_wait_then_track": "entries_wait_then_track.py",
     "entries_wait_while_tracking": "entries_wait_while_tracking.py",
     "entries_split_and_upsert": "entries_split_and_upsert.py",

@@ -1,4 +1,4 @@
-"""Where a task's checkpoint is kept, and who may go on from it: retries, clears, mapped tasks, Airflow without a store."""
+"""Where a task's checkpoint is kept, and who may go on from it: retries, clears, mapped tasks, old Airflows."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def context(store: StateStore | None = None, **changes: Any) -> Any:
     """A task instance's context: try 1 of 4, unless `changes` say something else."""
     given = {"dag_id": "d", "run_id": "manual__1", "task_id": "t", "map_index": -1, "try_number": 1, "max_tries": 3}
     pushed: dict[str, Any] = {}
-    ti = SimpleNamespace(**{**given, **changes}, pushed=pushed, xcom_push=lambda key, value: pushed.update({key: value}))
+    ti = SimpleNamespace(
+        **{**given, **changes}, pushed=pushed, xcom_push=lambda key, value: pushed.update({key: value})
+    )
     return {"ti": ti, **({"task_state_store": store} if store else {})}
 
 

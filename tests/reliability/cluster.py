@@ -28,7 +28,7 @@ CHECKOUT = Path(__file__).parents[2]
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], seconds: float, what: str) -> T:
+def until(condition: Callable[[], T | None], seconds: float, what: str) -> T:
     """What the condition gives as soon as that is something.
 
     :raises TimeoutError: it gave nothing in all this time.
@@ -134,10 +134,8 @@ class Cluster:
         process = self._processes.pop(name)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(15)
-        except subprocess.TimeoutExpired:
-            pass
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -39,12 +39,23 @@ def kill_each(trial: Trial) -> None:
         trial.kill(1, task=task)
 
 
-def kill_worker(trial: Trial) -> None:
-    """SIGKILL to the executor's worker and to the task: nobody is left to report, as when a machine dies."""
+def kill_supervisor(trial: Trial) -> int:
+    """SIGKILL to the executor's worker alone, in which the task's supervisor runs; the process of the task."""
     trial.past(0.3)
     pid = trial.pid()
     parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(parent, signal.SIGKILL)
+    return pid
+
+
+def orphan(trial: Trial) -> None:
+    """The same, and the task is left alone."""
+    kill_supervisor(trial)
+
+
+def kill_worker(trial: Trial) -> None:
+    """SIGKILL to the executor's worker and to the task: nobody is left to report, as when a machine dies."""
+    pid = kill_supervisor(trial)
     os.kill(pid, signal.SIGKILL)
 
 
@@ -205,7 +216,13 @@ def late_entries(trial: Trial) -> None:
     trial.sandbox.reset()
     entries = [{"email": email} for email in _customers()]
     trial.sandbox.add_entries(trial.vendor, entries[:20])
-    trial.sandbox.add_entries(trial.vendor, entries[20:], appears_after=25)
+    trial.sandbox.add_entries(trial.vendor, entries[20:], appears_after=60)
+
+
+def held_and_terminated(trial: Trial) -> None:
+    """SIGTERM while thousands of events wait for their customers."""
+    trial.past(0.16)
+    trial.kill(1, signal.SIGTERM)
 
 
 def _customers() -> list[str]:
@@ -278,6 +295,7 @@ def full(postgres: str | None) -> list[Scenario]:
             operator={"ordering": "identity"},
         ),
         Scenario("kill_worker", "SIGKILL of worker and task", "embeddables", 3_000, kill_worker, kills=1),
+        Scenario("orphan", "SIGKILL of the worker; its task lives on", "embeddables", 4_000, orphan, kills=1),
         Scenario(
             "mapped",
             "SIGKILL of each of three mapped tasks",
@@ -439,13 +457,6 @@ def full(postgres: str | None) -> list[Scenario]:
             )
         )
     return found
-
-
-def held_and_terminated(trial: Trial) -> None:
-    """SIGTERM while thousands of events wait for their customers."""
-    held = lambda: trial.sandbox.summary()[trial.vendor]["requests"] > 0.8 * trial.scenario.count  # noqa: E731
-    until(held, 120, "most events asked for once")
-    trial.kill(1, signal.SIGTERM)
 
 
 def long(count: int = 200_000) -> list[Scenario]:

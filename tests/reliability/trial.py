@@ -1,4 +1,4 @@
-"""One scenario of the matrix: a task of a real Airflow, a sandbox of its own, something that goes wrong, the accounts."""
+"""One scenario of the matrix: a task of a real Airflow, a sandbox of its own, what goes wrong, and the accounts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -161,7 +162,7 @@ class Trial:
             "rejected_path": str(self.rejected_path),
             "max_rejected": self.scenario.count,
             "retries": 8,
-            "windows": [{"low": low, "high": high} for low, high in zip(bounds, bounds[1:], strict=False)],
+            "windows": [{"low": low, "high": high} for low, high in pairwise(bounds)],
             **self.scenario.operator,
         }
 
@@ -236,8 +237,8 @@ class Trial:
             indices = range(len(self.scenario.windows)) if self.scenario.windows else (-1,)
             self.tasks = [Task(cluster, self.scenario.name, run_id, TASK, index) for index in indices]
             self.scenario.act(self)
-            for task in self.tasks:
-                until(lambda task=task: task.state() in ENDED, 240 + self.expected_seconds(), "the end")
+            seconds = 240 + self.expected_seconds()
+            until(lambda: all(task.state() in ENDED for task in self.tasks), seconds, "the end")
         except (TimeoutError, OSError) as error:
             problems.append(f"{type(error).__name__}: {error}")
         return self._judged(problems, monotonic() - started)

@@ -75,7 +75,8 @@ def test_present_late_and_missing_entries(
     assert result.returned["wait"] == {"found": wanted[1:], "missing": wanted[:1]}
     assert PROFILE not in caplog.text
     assert not vendors.violations(vendor)
-    if vendor != "embeddables":  # which lists, and does not ask for each
+    forgetful = mode == "reschedule" and AIRFLOW < "3.3"  # without checkpoint_path
+    if vendor != "embeddables" and not forgetful:  # Embeddables lists, and does not ask for each
         bodies = [request.path + str(request.body) for request in vendors.requests(vendor)]
         assert sum("present" in body for body in bodies) == 1
 

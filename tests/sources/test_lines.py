@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,8 @@ from airflow_provider_events.delivery.sinks import rejected_line
 from airflow_provider_events.events import REJECTED_SCHEMA, Event, Record, Rejection
 from airflow_provider_events.exceptions import ConfigurationError
 from airflow_provider_events.sources.lines import LineRecords, is_lines_uri
+from tests.conftest import IDENTITY_KEYS
+from tests.delivery.harness import vendor_at
 
 AT = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
 EVENT = Event("order_paid", {"registered": "c-1"}, AT, {"total": 39.8, "items": [1, {"a": None}]}, "order-1")
@@ -58,9 +61,55 @@ def test_every_event_survives_the_file(properties: dict[str, Any], at: datetime,
 
 
 def test_a_column_type_in_the_row_does_not_matter(tmp_path: Path) -> None:
-    line = rejected_line("bloomreach", Record(1, EVENT, {"total": Decimal("1.10"), "raw": b"\xff"}), Rejection(1, "E", "r"))
+    line = rejected_line(
+        "bloomreach", Record(1, EVENT, {"total": Decimal("1.10"), "raw": b"\xff"}), Rejection(1, "E", "r")
+    )
     (record,) = read(tmp_path, line)
     assert record.event == EVENT
+
+
+@pytest.mark.parametrize("vendor", list(IDENTITY_KEYS))
+@pytest.mark.parametrize(
+    "value",
+    [
+        Decimal("39.80"), Decimal("7"), 2**60, True, 1.5, "39.80", date(2026, 3, 1), UUID(int=5), b"x",
+        timedelta(days=1),
+        {"a": [Decimal("1.5"), None]},
+    ],
+)  # fmt: skip
+def test_a_replayed_event_has_the_bytes_of_the_original(vendor: str, value: Any, events_sandbox: Any) -> None:
+    """A NUMERIC column that was a number must not come back as text."""
+    target = vendor_at(events_sandbox, vendor)
+    event = Event("e", {IDENTITY_KEYS[vendor]: "c-1"}, AT, {"value": value})
+    line = rejected_line(vendor, Record(1, event), Rejection(1, "E1", "too old"))
+    again = LineRecords("unused", vendor)._record(1, line).event
+    assert again is not None
+    assert target.encode(again).body == target.encode(event).body
+
+
+@pytest.mark.parametrize("vendor", ["webengage", "bloomreach"])
+def test_a_replayed_time_is_the_same_moment(vendor: str, events_sandbox: Any) -> None:
+    """WebEngage wants milliseconds and gets them; the others take both."""
+    target = vendor_at(events_sandbox, vendor)
+    for moment in (AT.replace(microsecond=0), AT.replace(microsecond=120_000)):
+        event = Event("e", {IDENTITY_KEYS[vendor]: "c-1"}, AT, {"value": moment})
+        line = rejected_line(vendor, Record(1, event), Rejection(1, "E1", "too old"))
+        again = LineRecords("unused", vendor)._record(1, line).event
+        assert again is not None
+        assert datetime.fromisoformat(again.properties["value"]) == moment
+        if vendor == "webengage":
+            assert target.encode(again).body == target.encode(event).body
+
+
+@pytest.mark.parametrize("value", [float("nan"), 2**70, object(), Decimal("NaN")])
+def test_what_has_no_place_in_json_is_no_event_to_replay(value: Any, tmp_path: Path) -> None:
+    """Else it would come back as null or as text, and wipe or change a value at the vendor."""
+    event = Event("e", {"registered": "c"}, AT, {"value": value})
+    line = rejected_line("bloomreach", Record(1, event), Rejection(1, "invalid", "no place in JSON"))
+    (record,) = read(tmp_path, line)
+    assert "the row never became an event" in str(record.fault)
+    assert record.data is not None
+    assert record.data["identity"] == {"registered": "c"}
 
 
 def test_plain_events_are_taken_as_well(tmp_path: Path) -> None:
@@ -92,7 +141,7 @@ def test_an_empty_file_holds_nothing(tmp_path: Path) -> None:
     [
         (b"{\n", "line: is not JSON"),
         (b"\xff\xfe\n", "line: is not JSON"),
-        (b"[1]\n", "line: has to be a JSON object, not a list"),
+        (b"[1]\n", "line: has to be a JSON object, not list"),
         (b"7\n", "line: has to be a JSON object"),
         (b'"name"\n', "line: has to be a JSON object"),
         (b'{"name": "e"}\n', "identity: missing"),
@@ -109,7 +158,9 @@ def test_a_line_that_is_no_event_is_rejected_and_the_others_are_not(line: bytes,
 
 
 def test_events_of_another_vendor_are_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"line 1 of .* was rejected by 'bloomreach'; this connection leads to "):
+    with pytest.raises(
+        ConfigurationError, match=r"line 1 of .* was rejected by 'bloomreach'; this connection leads to "
+    ):
         read(tmp_path, rejected(), vendor="webengage")
 
 
