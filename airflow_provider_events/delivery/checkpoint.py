@@ -171,7 +171,10 @@ class CheckpointStore(Protocol):
         """What was saved by an earlier try that this one may continue."""
 
     def save(self, checkpoint: Mapping[str, Any], *, completed: bool) -> None:
-        """Keep a checkpoint; a completed one is never continued."""
+        """Keep a checkpoint; a completed one is never continued.
+
+        :raises DeliveryInterrupted: the delivery must not go on. Any other error is a warning.
+        """
 
 
 _KEYS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {

@@ -201,7 +201,7 @@ class Delivery:
             self._loop = asyncio.get_running_loop()
             if self._stopped.is_set():
                 engine.stop()
-            saving = asyncio.create_task(checkpointer.keep_saving(lambda error: engine.fail(not_written(error))))
+            saving = asyncio.create_task(checkpointer.keep_saving(lambda error: engine.fail(not_saved(error))))
             completed = False
             try:
                 await engine.run(rows)
@@ -219,7 +219,7 @@ class Delivery:
         except TimeoutError:
             log.warning("the last checkpoint was not saved in %d s", LAST_SAVE_SECONDS)
         except OSError as error:
-            raise not_written(error) from error
+            raise not_saved(error) from error
         finally:
             checkpointer.close()
 
@@ -248,8 +248,10 @@ class Delivery:
             self._observer.would_send(self._codec.request([item.encoded for item in first]))
 
 
-def not_written(error: Exception) -> RejectedNotWritten:
-    """The error for rejected rows that cannot be stored."""
+def not_saved(error: Exception) -> DeliveryError:
+    """Why a save ends the delivery: rejected rows cannot be stored, or the store says so itself."""
+    if isinstance(error, DeliveryError):
+        return error
     return RejectedNotWritten(f"rejected events cannot be written ({type(error).__name__}: {error})")
 
 

@@ -70,8 +70,11 @@ class Patience:
         return pause if self._failing_seconds <= self._policy.budget_seconds else None
 
     def told_to_wait(self, asked_seconds: float | None) -> float | None:
-        """The pause after a 429 or a `Retry-After` in seconds, or None when it is more than a worker should wait."""
-        pause = max(asked_seconds or 0.0, self._policy.backoff(self._throttles))
+        """The pause after a 429 or a `Retry-After` in seconds, or None when it is more than a worker should wait.
+
+        As told; where nothing is told, or no time at all, it grows from time to time.
+        """
+        pause = asked_seconds or self._policy.backoff(self._throttles)
         self._throttles += 1
         self._waited_seconds += pause
         return pause if self._waited_seconds <= self._policy.max_wait_seconds else None

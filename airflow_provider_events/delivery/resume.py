@@ -15,7 +15,7 @@ from airflow_provider_events.delivery.feed import Faulty, Item, Prepared, row_by
 from airflow_provider_events.delivery.options import SourceChangedPolicy
 from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.events import Record
-from airflow_provider_events.exceptions import SourceChanged
+from airflow_provider_events.exceptions import DeliveryInterrupted, SourceChanged
 
 __all__ = ["Checkpointer", "Resumable", "Source", "load"]
 
@@ -240,6 +240,8 @@ class Checkpointer:
             return
         try:
             self._store.save(value, completed=completed)
+        except DeliveryInterrupted:
+            raise
         except Exception as error:  # a state store that is down must not stop a delivery
             if not self._complained:
                 self._complained = True

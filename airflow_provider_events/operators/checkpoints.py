@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events._compat import NEVER_EXPIRE, ObjectStoragePath
 from airflow_provider_events.delivery.checkpoint import CheckpointStore
-from airflow_provider_events.exceptions import ConfigurationError
+from airflow_provider_events.exceptions import ConfigurationError, DeliveryInterrupted
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
@@ -49,9 +50,16 @@ class Retries:
     def __init__(self, max_tries: int, resume_after_clear: bool) -> None:
         self._max_tries = max_tries
         self._resume_after_clear = resume_after_clear
+        self._supervisor = os.getppid()
 
     def sealed(self, checkpoint: Mapping[str, Any], completed: bool) -> dict[str, Any]:
-        """The value to keep."""
+        """The value to keep.
+
+        :raises DeliveryInterrupted: Airflow's process that supervised this one is gone. Nobody will hear of this try
+            any more, and a retry is on its way, so that whatever was sent from now on would be sent twice.
+        """
+        if os.getppid() != self._supervisor:
+            raise DeliveryInterrupted("the process that supervised this task is gone: leaving the rest to the retry")
         return {**checkpoint, "completed": completed, "max_tries": self._max_tries}
 
     def opened(self, value: Any) -> Mapping[str, Any] | None:

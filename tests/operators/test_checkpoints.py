@@ -186,6 +186,24 @@ def test_junk_in_the_store_is_no_crash_loop(paced: Any, caplog: pytest.LogCaptur
     assert "cannot be used" in caplog.text
 
 
+@pytest.mark.parametrize("with_store", [True, False])
+def test_a_task_whose_supervisor_died_leaves_the_rest_to_the_retry(
+    with_store: bool, paced: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would hear of what it sends, and the retry would send it again."""
+    store = StateStore() if with_store else None
+    parent = os.getppid()
+    alive = time.monotonic() + 2.5
+    monkeypatch.setattr(os, "getppid", lambda: parent if time.monotonic() < alive else 1)
+    options = {"checkpoint_path": str(tmp_path)}
+    events = [{**event, "id": n} for n, event in enumerate(EVENTS * 5)]
+    with pytest.raises(DeliveryInterrupted, match="supervised this task is gone"):
+        send(events, **options).execute(context(store))
+    monkeypatch.undo()
+    sent = paced.summary()["embeddables"]["accepted"]
+    assert sent < 1200
+
+
 # -- Airflow without a store -----------------------------------------------------------------------------------------
 
 
