@@ -16,7 +16,6 @@ from airflow_provider_events.exceptions import (
     DeliveryError,
     EventsError,
 )
-from airflow_provider_events.exchange import Verdict
 from airflow_provider_events.get_provider_info import get_provider_info
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from airflow_provider_events._compat import Connection
     from airflow_provider_events.delivery.checkpoint import CheckpointStore
     from airflow_provider_events.delivery.job import Codec, Delivery
-    from airflow_provider_events.delivery.options import DeliveryOptions
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.delivery.transport import Endpoint
     from airflow_provider_events.sources.mapping import EventMapping
@@ -231,9 +229,10 @@ class EventsHook(BaseHook):
         from airflow_provider_events.delivery.sinks import RejectedSink
         from airflow_provider_events.delivery.transport import AiohttpTransport
         from airflow_provider_events.hooks.rejected import rejected_file, writable
+        from airflow_provider_events.hooks.sending import limits_of
 
         wanted = DeliveryOptions(**options)
-        limits, quota = self._limits(wanted)
+        limits, quota = limits_of(self, wanted)
         sent_at = sent_at or datetime.now(UTC)
         endpoint = self.endpoint(limits.max_in_flight)
         sink = None
@@ -280,9 +279,10 @@ class EventsHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Whether the vendor lets this connection in, by the least harmful documented call."""
         from airflow_provider_events.delivery.job import on_own_loop
+        from airflow_provider_events.hooks.sending import probe
 
         try:
-            return on_own_loop(self._probe)
+            return on_own_loop(lambda: probe(self))
         except (EventsError, OSError) as error:
             return False, str(error)
 
@@ -301,20 +301,6 @@ class EventsHook(BaseHook):
         return form_widgets(cls.vendor_class)
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    async def _probe(self) -> tuple[bool, str]:
-        from airflow_provider_events.delivery.transport import AiohttpTransport, TransportError
-
-        vendor = self.vendor
-        try:
-            async with AiohttpTransport(self.endpoint(1)) as transport:
-                answer = await transport.send(vendor.probe())
-        except TransportError as error:
-            return False, f"{error}: check the API base URL {vendor.base_url}"
-        outcome = vendor.read_probe(answer)
-        if outcome.verdict is Verdict.DELIVERED:
-            return True, f"{vendor.label} accepts this connection ({vendor.base_url})"
-        return False, f"{vendor.label} at {vendor.base_url} answered {answer.status} ({outcome.code}): {outcome.reason}"
 
     def endpoint(self, max_connections: int) -> Endpoint:
         """Where the connection leads, with its credentials.
@@ -341,19 +327,6 @@ class EventsHook(BaseHook):
             proxy=extra["proxy"],
             max_connections=max_connections,
         )
-
-    def _limits(self, wanted: DeliveryOptions) -> tuple[Any, float | None]:
-        from airflow_provider_events.delivery.engine import Limits
-
-        vendor, extra = self.vendor, self.vendor.extra
-        batch_size = wanted.batch_size or extra["batch_size"] or vendor.max_batch_size
-        if batch_size > vendor.max_batch_size:
-            raise ConfigurationError(
-                f"connection {self.conn_id!r}: batch_size {batch_size} is more than the {vendor.max_batch_size} "
-                f"that {vendor.label} takes in one request"
-            )
-        quota = self.quota(wanted.requests_per_minute or extra["requests_per_minute"], vendor.quota(batch_size))
-        return Limits(batch_size, wanted.max_in_flight or extra["max_in_flight"] or vendor.max_in_flight), quota
 
     def quota(self, wanted: float | None, published: float | None) -> float | None:
         """Requests per minute: as wanted, but not above what is published."""

@@ -1,4 +1,4 @@
-"""Sending one event or upsert through a hook, and the answer as a receipt."""
+"""What a hook sends by itself: one event or upsert, and the probe of a connection; and the bounds of a delivery."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_events.delivery.courier import alone
+from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.job import encode
+from airflow_provider_events.delivery.transport import AiohttpTransport, TransportError
 from airflow_provider_events.events import Event, Receipt
-from airflow_provider_events.exceptions import DeliveryError, EntryMissing, EventRejected
+from airflow_provider_events.exceptions import ConfigurationError, DeliveryError, EntryMissing, EventRejected
 from airflow_provider_events.exchange import Verdict
 
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.job import Codec
+    from airflow_provider_events.delivery.options import DeliveryOptions
     from airflow_provider_events.hooks.base import EventsHook
 
-__all__ = ["send_one"]
+__all__ = ["limits_of", "probe", "send_one"]
 
 
 async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
@@ -51,3 +54,33 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
         request_id,
         courier.counters.requests,
     )
+
+
+async def probe(hook: EventsHook) -> tuple[bool, str]:
+    """Whether the vendor lets the connection in, and its words; see `EventsHook.test_connection`."""
+    vendor = hook.vendor
+    try:
+        async with AiohttpTransport(hook.endpoint(1)) as transport:
+            answer = await transport.send(vendor.probe())
+    except TransportError as error:
+        return False, f"{error}: check the API base URL {vendor.base_url}"
+    outcome = vendor.read_probe(answer)
+    if outcome.verdict is Verdict.DELIVERED:
+        return True, f"{vendor.label} accepts this connection ({vendor.base_url})"
+    return False, f"{vendor.label} at {vendor.base_url} answered {answer.status} ({outcome.code}): {outcome.reason}"
+
+
+def limits_of(hook: EventsHook, wanted: DeliveryOptions) -> tuple[Limits, float | None]:
+    """Bounds and requests per minute: as wanted, else the connection's, else the vendor's.
+
+    :raises ConfigurationError: more events per request than the vendor takes.
+    """
+    vendor, extra = hook.vendor, hook.vendor.extra
+    batch_size = wanted.batch_size or extra["batch_size"] or vendor.max_batch_size
+    if batch_size > vendor.max_batch_size:
+        raise ConfigurationError(
+            f"connection {hook.conn_id!r}: batch_size {batch_size} is more than the {vendor.max_batch_size} "
+            f"that {vendor.label} takes in one request"
+        )
+    quota = hook.quota(wanted.requests_per_minute or extra["requests_per_minute"], vendor.quota(batch_size))
+    return Limits(batch_size, wanted.max_in_flight or extra["max_in_flight"] or vendor.max_in_flight), quota

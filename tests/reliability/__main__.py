@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.conftest import HOME
 from tests.reliability import scenarios
 from tests.reliability.matrix import row, run, table
 from tests.reliability.trial import Result
@@ -62,4 +64,7 @@ def write(lines: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    finally:
+        shutil.rmtree(HOME, ignore_errors=True)

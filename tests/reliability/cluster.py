@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,12 +21,14 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-__all__ = ["Cluster", "Task", "free_port", "until"]
+__all__ = ["INTERRUPTED", "Cluster", "Task", "free_port", "until"]
 
 START_SECONDS = 120.0
 CHECKOUT = Path(__file__).parents[2]
 
 T = TypeVar("T")
+
+INTERRUPTED = threading.Event()  # ends all waiting, in whatever thread
 
 
 def until(condition: Callable[[], T | None], seconds: float, what: str) -> T:
@@ -37,7 +40,8 @@ def until(condition: Callable[[], T | None], seconds: float, what: str) -> T:
     while not (got := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"not in {seconds:.0f} s: {what}")
-        time.sleep(0.05)
+        if INTERRUPTED.wait(0.05):
+            raise TimeoutError(f"interrupted: {what}")
     return got
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from airflow_provider_events.sandbox import Sandbox
-from tests.reliability.cluster import Cluster, free_port
+from tests.reliability.cluster import INTERRUPTED, Cluster, free_port
 from tests.reliability.trial import DAGS, Result, Scenario, Trial
 
 __all__ = ["HEAD", "row", "run", "table"]
@@ -49,9 +49,15 @@ def run(
                 trial.keep_logs(keep_logs)
             return got
 
+        together = [trial for trial in trials if not trial.scenario.alone]
         with ThreadPoolExecutor(at_once) as pool:
-            together = [trial for trial in trials if not trial.scenario.alone]
-            results = dict(zip(together, pool.map(result, together), strict=True))
+            running = [pool.submit(result, trial) for trial in together]
+            try:
+                results = {trial: one.result() for trial, one in zip(together, running, strict=True)}
+            except BaseException:
+                INTERRUPTED.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         results.update({trial: result(trial) for trial in trials if trial.scenario.alone})
         return [results[trial] for trial in trials]
 

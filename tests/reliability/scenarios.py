@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.reliability.cluster import until
+from tests.reliability.cluster import INTERRUPTED, until
 from tests.reliability.trial import Scenario, Trial
 
 __all__ = ["full", "long", "quick"]
@@ -80,7 +80,7 @@ def outage(seconds: float) -> Act:
     def act(trial: Trial) -> None:
         trial.past(0.3)
         trial.sandbox.stop()
-        time.sleep(seconds)
+        INTERRUPTED.wait(seconds)
         trial.sandbox.start()
 
     return act

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from datetime import timedelta
 
+import airflow
 import pytest
 
 from airflow_provider_events.exceptions import (
@@ -17,7 +17,7 @@ from airflow_provider_events.exceptions import (
 
 pytestmark = pytest.mark.airflow
 
-HAS_POLICIES = importlib.util.find_spec("airflow.sdk.definitions.retry_policy") is not None
+HAS_POLICIES = tuple(map(int, airflow.__version__.split(".")[:2])) >= (3, 3)
 
 
 @pytest.mark.skipif(not HAS_POLICIES, reason="retry policies came with Airflow 3.3")
