@@ -55,7 +55,7 @@ test-3.0 test-2.11: test-%:
 		echo "Airflow $* is not tested: it needs Python 3.11 or 3.12, and there is none here."; \
 	else \
 		$$python scripts/bootstrap.py .venv-$* requirements/airflow-$*.txt --with-mysql && \
-		.venv-$*/bin/python -m pytest -m "not slow"; \
+		.venv-$*/bin/python -m pytest -m "not slow" $(OLD_TESTS); \
 	fi
 
 test-3.0: AIRFLOW := 3.0

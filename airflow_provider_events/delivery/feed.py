@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import Any, NamedTuple, Protocol
 
 from airflow_provider_events.delivery.checkpoint import Digest, OpenRows, Span
@@ -101,6 +102,7 @@ class Reader:
         self._exhausted = False
         self._error: Exception | None = None
         self._before: tuple[int, Any] | None = None
+        self._again: tuple[tuple[OpenRows, ...], Span] | None = None
 
     async def peek(self) -> Prepared | None:
         """The next row without taking it, or None at the end.
@@ -135,13 +137,19 @@ class Reader:
     def span(self, rows: Sequence[Prepared]) -> Span:
         """Open a span over rows that were taken together; its faulty rows are settled by that."""
         chunks, ledger = self._chunks, self._ledger
-        events = [(row.record.row, chunks.key(row.record)) for row in rows if isinstance(row, Item)]
         last = rows[-1].record
         if last.row <= chunks.taken[0]:
-            span = Span(chunks.before_open, events)
-            ledger.frontier.took_again(span, chunks.group(last.row))
+            group = chunks.group(last.row)
+            if self._again is not None and self._again[0] == group:
+                return self._again[1]
+            # All of the group, even if this request takes only a part of it: batches may be smaller now.
+            behind = islice(self._rows, self._at, None)
+            rows = [*rows, *takewhile(lambda row: chunks.group(row.record.row) == group, behind)]
+            span = Span(chunks.before_open, self._events(rows))
+            self._again = group, span
+            ledger.frontier.took_again(span, group)
         else:
-            span = Span(self._before or chunks.taken, events)
+            span = Span(self._before or chunks.taken, self._events(rows))
             for row in rows:
                 chunks.digest.update(row_bytes(row))
             self._before = (last.row, chunks.key(last))
@@ -151,6 +159,9 @@ class Reader:
             if isinstance(row, Faulty):
                 ledger.frontier.tally.add(ledger.rejected(row.record, row.rejection))
         return span
+
+    def _events(self, rows: Sequence[Prepared]) -> list[tuple[int, Any]]:
+        return [(row.record.row, self._chunks.key(row.record)) for row in rows if isinstance(row, Item)]
 
     async def close(self, timeout_seconds: float) -> None:
         """Close the source on its own thread, without waiting longer than `timeout_seconds` for a slow one."""
@@ -280,7 +291,7 @@ class Lanes:
 
 def identity_of(record: Record) -> str:
     """The same text for the same identity."""
-    return repr(sorted(record.event.identity.items())) if record.event else ""
+    return repr(sorted((name, str(value)) for name, value in record.event.identity.items())) if record.event else ""
 
 
 def lane_of(record: Record, lanes: int) -> int:

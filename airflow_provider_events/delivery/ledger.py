@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, Frontier, Span, Tally
 from airflow_provider_events.delivery.observer import Counters
@@ -12,7 +16,7 @@ from airflow_provider_events.delivery.sinks import RejectedSink, rejected_line
 from airflow_provider_events.events import DeliveryReport, Record, Rejection
 from airflow_provider_events.exchange import Outcome
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "without_values"]
 
 SHORTEST_MASKED = 3
 EXAMPLES = 3
@@ -94,10 +98,12 @@ class Ledger:
 
 
 def without_values(text: str, identity: Mapping[str, Any]) -> str:
-    """A vendor's words without the customer's ids, which some vendors repeat."""
-    for value in identity.values():
-        if len(str(value)) >= SHORTEST_MASKED:
-            text = text.replace(str(value), "***")
+    """A vendor's words without the customer's ids, which some vendors repeat, in whatever spelling."""
+    for value in map(str, identity.values()):
+        if len(value) >= SHORTEST_MASKED:
+            spellings = {value, quote(value), quote(value, safe="@"), escape(value), json.dumps(value)[1:-1]}
+            longest_first = sorted(map(re.escape, spellings), key=len, reverse=True)
+            text = re.sub("|".join(longest_first), "***", text, flags=re.IGNORECASE)
     return text
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_events.delivery.courier import alone
 from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.job import encode
+from airflow_provider_events.delivery.ledger import without_values
 from airflow_provider_events.delivery.transport import AiohttpTransport, TransportError
 from airflow_provider_events.events import Event, Receipt
 from airflow_provider_events.exceptions import ConfigurationError, DeliveryError, EntryMissing, EventRejected
@@ -40,7 +41,7 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
     if outcome.verdict is not Verdict.DELIVERED:
         kind = EntryMissing if outcome.verdict is Verdict.MISSING else EventRejected
         raise kind(
-            f"{outcome.code}: {outcome.reason}",
+            f"{outcome.code}: {without_values(outcome.reason, event.identity)}",
             status=answer.status,
             code=outcome.code,
             request_id=request_id,

@@ -196,7 +196,7 @@ def test_an_identity_is_the_same_in_whatever_order_its_keys_come() -> None:
     other = Record(2, Event("e", {"cookie": "k", "registered": "c"}))
     assert identity_of(one) == identity_of(other)
     assert identity_of(one) != identity_of(Record(3, Event("e", {"registered": "c"})))
-    assert identity_of(Record(4, Event("e", {"id": 1}))) != identity_of(Record(5, Event("e", {"id": "1"})))
+    assert identity_of(Record(4, Event("e", {"id": 1}))) == identity_of(Record(5, Event("e", {"id": "1"})))
 
 
 def test_a_stop_in_order_leaves_a_prefix_of_each_customers_events() -> None:

@@ -75,3 +75,20 @@ def test_progress_is_one_line_of_numbers(caplog: pytest.LogCaptureFixture) -> No
     assert progress.startswith("10 read, 7 delivered, 2 rejected, 1 skipped; 5 requests (3 repeated); ")
     assert shown.startswith("dry run, nothing was sent; the first request would be: POST /events ")
     assert len(shown) < 5000
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "Ada.O'\u00f6+X@example.com",
+        "ada.o'\u00f6+x@EXAMPLE.com",
+        "Ada.O%27%C3%B6%2BX%40example.com",
+        "Ada.O%27%C3%B6%2BX@example.com",
+        "Ada.O&#x27;\u00f6+X@example.com",
+        "Ada.O'\\u00f6+X@example.com",
+    ],
+)
+def test_an_id_is_masked_in_every_spelling(echo: str) -> None:
+    from airflow_provider_events.delivery.ledger import without_values
+
+    assert without_values(f"no {echo} here", {"email": "Ada.O'\u00f6+X@example.com"}) == "no *** here"

@@ -105,6 +105,7 @@ class World:
     files: dict[str, list[bytes]] = field(default_factory=dict)
     saved: Mapping[str, Any] | None = None
     saved_at: tuple[int, float] = (0, 0.0)
+    damaged: list[str] = field(default_factory=list)
     alive: bool = True
     tries: int = 0
 
@@ -141,7 +142,10 @@ class World:
     def save(self, checkpoint: Mapping[str, Any], *, completed: bool) -> None:
         """See `CheckpointStore.save`. The dead save nothing."""
         if self.alive:
-            Checkpoint.from_dict(checkpoint)
+            try:
+                Checkpoint.from_dict(checkpoint)
+            except ValueError as error:
+                self.damaged.append(f"{error}: {checkpoint}")
             self.saved = json.loads(json.dumps({**checkpoint, "completed": completed}))
             self.saved_at = (self.tries, asyncio.get_running_loop().time())
 
@@ -179,11 +183,13 @@ def attempt(
     kill_after: int | None = None,
     fingerprint: str = "f",
     sink: bool = True,
+    slow_vendor: bool = False,
     **options: Any,
 ) -> DeliveryReport | None:
     """One try, stopped or killed at a request; the accounts, if it came to its end."""
     world.tries += 1
     world.alive = True
+    world.slowness = 5.0 if slow_vendor else world.slowness
     requests = 0
 
     async def answer(request: Request) -> Answer:
@@ -297,6 +303,33 @@ def test_a_kill_doubles_at_most_what_was_settled_since_the_last_save() -> None:
     doubled = {event for event, count in world.accepted.items() if count > 1}
     assert doubled
     assert all(world.accepted_at[event][0][1] > saved_at for event in doubled)
+
+
+@PROPERTY
+@given(
+    st.lists(st.sampled_from(("good", "faulty", "refused", "late")), min_size=20, max_size=60),
+    st.lists(st.tuples(st.integers(2, 8), st.integers(1, 9), st.sampled_from(["none", "identity"])), max_size=5),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_other_batches_or_another_ordering_in_a_retry_do_no_harm(
+    listed: list[str], stopped: list[tuple[int, int, str]], keyed: bool, seed: int
+) -> None:
+    """These options may be changed between two tries: every checkpoint stays one that can be gone on from."""
+    kinds = dict(enumerate(listed, start=1))
+    world = World({str(key): kind for key, kind in kinds.items()}, seed, trouble=0.1)
+    report = None
+    for stop_after, batch_size, ordering in stopped:
+        report = attempt(
+            world, Rows(kinds, keyed), stop_after=stop_after, batch_size=batch_size, ordering=ordering, slow_vendor=True
+        )
+        if report is not None:
+            break
+    if report is None:
+        report = attempt(world, Rows(kinds, keyed))
+    assert world.damaged == []
+    assert world.accepted == Counter({str(key): 1 for key, kind in kinds.items() if kind in ("good", "late")})
+    close(report, world, kinds)
 
 
 # -- keys ------------------------------------------------------------------------------------------------------------

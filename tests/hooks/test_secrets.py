@@ -169,3 +169,19 @@ def test_a_host_with_credentials_is_refused_without_repeating_them(
     with pytest.raises(ConfigurationError, match="must not hold credentials") as caught:
         hook_of("vibetrace", host=host).deliver([])
     assert "s3cr3t-w0rd" not in str(caught.value)
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_single_send_names_no_customer_whom_the_vendor_names(vendor: str, connections: Any) -> None:
+    customer = "Zoe.Q@example.com"
+    connections.fault(
+        "status",
+        vendor=vendor,
+        status=400,
+        body=json.dumps({"response": {"status": "error", "message": f"bad user {customer.lower()}"}}),
+    )
+    with pytest.raises(EventsError) as refusal:
+        EventsHook.for_connection(f"{vendor}_default").send(
+            {"name": "signed_up", "identity": {IDENTITY_KEYS[vendor]: customer}}
+        )
+    assert customer.lower() not in str(refusal.value).lower()
