@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     from airflow_provider_events.hooks.base import EventsHook
     from airflow_provider_events.sources.lines import LineRecords
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # Airflow writes its logs to the standard output, which is the report's here.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     try:
         hook = EventsHook.for_connection(arguments.conn_id)
         report = hook.deliver_source(
