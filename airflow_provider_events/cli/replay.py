@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 from airflow_provider_events.exceptions import DeliveryError, EventsError
 
@@ -29,16 +30,16 @@ def run(arguments: argparse.Namespace) -> int:
     from airflow_provider_events.hooks.base import EventsHook
     from airflow_provider_events.sources.lines import LineRecords
 
-    # Airflow writes its logs to the standard output, which is the report's here.
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        hook = EventsHook.for_connection(arguments.conn_id)
-        report = hook.deliver_source(
-            LineRecords(arguments.file, hook.conn_type),
-            rejected_path=arguments.rejected_path,
-            max_rejected=arguments.max_rejected,
-            dry_run=arguments.dry_run,
-        )
+        with redirect_stdout(sys.stderr):  # where Airflow logs to the standard output, which is the report's here
+            hook = EventsHook.for_connection(arguments.conn_id)
+            report = hook.deliver_source(
+                LineRecords(arguments.file, hook.conn_type),
+                rejected_path=arguments.rejected_path,
+                max_rejected=arguments.max_rejected,
+                dry_run=arguments.dry_run,
+            )
     except EventsError as error:
         print(error, file=sys.stderr)
         if isinstance(error, DeliveryError) and error.report is not None:
