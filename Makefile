@@ -16,7 +16,7 @@ AIRFLOW := 3.3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help python venv demo lint types pytest test test-old test-3.0 test-2.11 build pins clean
+.PHONY: help python venv demo lint types pytest test reliability test-old test-3.0 test-2.11 build pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ pytest: python
 test: lint types pytest ## Run everything on Airflow 3.3: ruff, mypy --strict, the whole suite
 
 test-old: test-3.0 test-2.11 ## Run the fast tests on Airflow 3.0 and 2.11
+
+reliability: venv ## Kill, cut and starve deliveries in a real Airflow; rewrites the table in docs/reliability.md
+	.venv/bin/python -m tests.reliability
 
 # What depends on Airflow's version; vendors, delivery and the sandbox know no Airflow.
 OLD_TESTS := $(addprefix tests/,cli entries example_dags hooks operators sensors transfers triggers sources/test_lines.py sources/test_records.py sources/test_sql.py)
