@@ -113,4 +113,4 @@ class FileCheckpoints:
         """Written beside and moved into place, so that a crash leaves the old one or the new one."""
         fresh = ObjectStoragePath(f"{self._path}.new")
         fresh.write_text(json.dumps(self._retries.sealed(checkpoint, completed)))
-        fresh.replace(self._path)
+        self._path.fs.mv(fresh.path, self._path.path)

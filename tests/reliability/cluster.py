@@ -151,9 +151,18 @@ class Cluster:
         return answer.json() if answer.content else None
 
     def trigger(self, dag_id: str) -> str:
-        """Start a run of a DAG; its id."""
-        run: str = self.call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None})["dag_run_id"]
-        return run
+        """Start a run of a DAG; its id. On SQLite the API server answers 500 while another process is writing."""
+
+        def begun() -> str | None:
+            try:
+                run: str = self.call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None})["dag_run_id"]
+                return run
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code < 500:
+                    raise
+                return None
+
+        return until(begun, 60, f"a run of {dag_id}")
 
     def _authorization(self) -> dict[str, str]:
         if not hasattr(self, "_token"):
