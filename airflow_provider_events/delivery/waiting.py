@@ -42,7 +42,7 @@ class Held(NamedTuple):
 class _Pickler(pickle.Pickler):
     """Takes binary columns as well: some drivers give a memoryview for them."""
 
-    dispatch_table = {**copyreg.dispatch_table, memoryview: lambda view: (bytes, (view.tobytes(),))}  # noqa: RUF012
+    dispatch_table = {**copyreg.dispatch_table, memoryview: lambda view: (bytes, (view.tobytes(),))}  # noqa: RUF012  pickle reads it, nothing changes it
 
 
 class Waiting:
