@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Answer", "Encoded", "Listing", "Outcome", "Page", "Request", "Verdict"]
+import orjson
+
+__all__ = ["Answer", "Content", "Encoded", "Listing", "Outcome", "Page", "Request", "Verdict"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +45,33 @@ class Answer:
     body: bytes = field(repr=False)
 
 
+class Content(NamedTuple):
+    """What an event says, as far as its idempotency key is made of it; `properties` are JSON-safe."""
+
+    vendor: str
+    name: str
+    identity: Mapping[str, str | int]
+    moment: datetime | None
+    properties: Mapping[str, Any]
+    id: str | None
+
+
 class Encoded(NamedTuple):
-    """One event on its vendor's wire: its piece of a request body, and its idempotency key (32 hex digits)."""
+    """One event on its vendor's wire: its piece of a request body, and what it says."""
 
     body: bytes
-    key: str
+    content: Content
+
+    @property
+    def key(self) -> str:
+        """The idempotency key, 32 hex digits: from the caller's id with name and customer, else from the content."""
+        vendor, name, identity, moment, properties, event_id = self.content
+        content: Any = event_id
+        if event_id is None:
+            content = [moment and (moment - _EPOCH) // _MICROSECOND, properties]
+        customer = {key: str(value) for key, value in identity.items()}
+        text = orjson.dumps([vendor, name, customer, content], option=orjson.OPT_SORT_KEYS)
+        return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 class Page(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -37,7 +37,8 @@ class Tally:
         self.delivered += other.delivered
         self.rejected += other.rejected
         self.skipped += other.skipped
-        self.reasons.update(other.reasons)
+        if other.reasons:
+            self.reasons.update(other.reasons)
 
 
 class Digest:
@@ -213,18 +214,23 @@ class Span:
     """Neighbouring rows that were taken together.
 
     :param before: number and key of the row before them.
-    :param rows: number and key of each row that is an event, in order.
+    :param rows: each row that is an event, in order; a tuple that begins with its number and key.
     :param done: numbers of those that have an outcome, while others still have none.
     """
 
     before: tuple[int, Any]
-    rows: list[tuple[int, Any]]
+    rows: Sequence[tuple[Any, ...]]
     done: set[int] = field(default_factory=set)
+
+    def alone(self) -> Self:
+        """The same span, keeping no more of its rows than it needs: it may be open for long."""
+        self.rows = [row[:2] for row in self.rows]
+        return self
 
     def open_rows(self) -> tuple[OpenRows, ...]:
         """The rows without an outcome."""
         groups: list[OpenRows] = []
-        for row, key in self.rows:
+        for row, key, *_ in self.rows:
             if row in self.done:
                 continue
             if groups and groups[-1].last == row - 1:

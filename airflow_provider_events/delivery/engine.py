@@ -15,11 +15,12 @@ from typing import Protocol
 
 from airflow_provider_events.delivery.checkpoint import Span
 from airflow_provider_events.delivery.courier import Courier, refused
-from airflow_provider_events.delivery.feed import Batch, Batches, Chunks, Feed, Item, Lanes, Reader, identity_of
+from airflow_provider_events.delivery.feed import Batch, Batches, Bounds, Chunks, Feed, Lanes, Reader, identity_of
 from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.observer import DeliveryObserver
 from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy, Stopped, sleep_unless
+from airflow_provider_events.delivery.rows import Item
 from airflow_provider_events.delivery.transport import Transport
 from airflow_provider_events.delivery.waiting import Held, Waiting
 from airflow_provider_events.exceptions import DeliveryInterrupted, EntryMissing
@@ -106,12 +107,11 @@ class Engine:
         :raises DeliveryError: the delivery stopped early.
         :raises Exception: what the source raised, after all rows before it were delivered.
         """
-        reader = Reader(chunks, self._ledger)
         limits, wire = self._limits, self._wire
-        bounds = (limits.batch_size, wire.max_request_bytes, wire.piece_overhead)
-        feed: Feed = Batches(reader, *bounds)
-        if self._held_rows is not None:
-            feed = Lanes(reader, limits.max_in_flight, *bounds)
+        bounds = Bounds(limits.batch_size, wire.max_request_bytes, wire.piece_overhead)
+        in_order = self._held_rows is not None
+        reader = Reader(chunks, bounds._replace(batch_size=1) if in_order else bounds, self._ledger)
+        feed: Feed = Lanes(reader, limits.max_in_flight, bounds) if in_order else Batches(reader)
         workers = [asyncio.create_task(self._work(feed, n)) for n in range(limits.max_in_flight)]
         ticker = asyncio.create_task(self._tick())
         try:
@@ -216,25 +216,24 @@ class Engine:
     def _delivered(self, part: list[tuple[Item, Span]]) -> None:
         """Settle all rows of a request at once, span by span."""
         for span, rows in groupby(part, key=itemgetter(1)):
-            self._ledger.delivered(span, [item.record.row for item, _ in rows])
+            self._ledger.delivered(span, [item.row for item, _ in rows])
 
     def _settle(self, batch: Batch, item: Item, span: Span, outcome: Outcome, answer: Answer, queue: Waiting) -> None:
-        record = item.record
-        policy = self._options.on_missing_entry
+        row, policy = item.row, self._options.on_missing_entry
         if outcome.verdict is Verdict.MISSING and policy == "wait" and self._hold(batch, item, span, queue):
             return
         if self._held_rows is not None:
-            self._held_rows.get(identity_of(record), set()).discard(record.row)
+            self._held_rows.get(identity_of(item.record), set()).discard(row)
         if outcome.verdict is Verdict.DELIVERED:
-            self._ledger.delivered(span, (record.row,))
+            self._ledger.delivered(span, (row,))
         elif outcome.verdict is Verdict.MISSING and policy == "skip":
-            self._ledger.skipped(span, record.row)
+            self._ledger.skipped(span, row)
         else:
-            self._ledger.refused(span, record, outcome)
+            self._ledger.refused(span, item.record, outcome)
         if outcome.verdict is Verdict.MISSING and policy == "fail":
             self.fail(
                 EntryMissing(
-                    f"row {record.row}: the customer's entry does not exist ({outcome.code})",
+                    f"row {row}: the customer's entry does not exist ({outcome.code})",
                     status=answer.status,
                     code=outcome.code,
                     request_id=answer.headers.get("x-request-id"),
@@ -244,19 +243,19 @@ class Engine:
     def _hold(self, batch: Batch, item: Item, span: Span, queue: Waiting) -> bool:
         """Let the event wait; False when its time is over."""
         now = asyncio.get_running_loop().time()
-        row = item.record.row
-        held = batch.held or Held(now, row, now + self._options.missing_entry_timeout, 0, item, span)
+        timeout = self._options.missing_entry_timeout
+        held = batch.held or Held(now, item.row, now + timeout, 0, item.alone(), span.alone())
         if now >= held.deadline:
             return False
         if self._held_rows is not None:
-            self._held_rows.setdefault(identity_of(item.record), set()).add(row)
+            self._held_rows.setdefault(identity_of(item.record), set()).add(item.row)
         queue.add(held.again(now))
         return True
 
     def _must_queue(self, batch: Batch, item: Item, span: Span, queue: Waiting) -> bool:
         """Whether an earlier event of the same identity still waits; then this one queues up behind it."""
         rows = self._held_rows.get(identity_of(item.record)) if self._held_rows else None
-        return bool(rows and min(rows) < item.record.row and self._hold(batch, item, span, queue))
+        return bool(rows and min(rows) < item.row and self._hold(batch, item, span, queue))
 
     async def _tick(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""From chunks of prepared rows to batches: contiguous ones by default, or by identity where order matters."""
+"""From chunks of rows to batches: contiguous ones by default, or by identity where order matters."""
 
 from __future__ import annotations
 
@@ -8,48 +8,27 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice, takewhile
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 from airflow_provider_events.delivery.checkpoint import Digest, OpenRows, Span
 from airflow_provider_events.delivery.ledger import Ledger
+from airflow_provider_events.delivery.rows import Faulty, Item, Row, row_bytes
 from airflow_provider_events.delivery.waiting import Held
-from airflow_provider_events.events import Record, Rejection
-from airflow_provider_events.exchange import Encoded
+from airflow_provider_events.events import Record
 
-__all__ = ["Batch", "Batches", "Chunks", "Faulty", "Feed", "Item", "Lanes", "Prepared", "Reader", "row_bytes"]
+__all__ = ["Batch", "Batches", "Bounds", "Chunks", "Feed", "Lanes", "Reader"]
 
-MAX_ROWS_PER_SPAN = 1000
+MAX_ROWS_PER_CUT = 1000
 LANE_BATCHES = 2
-
-
-class Item(NamedTuple):
-    """An event ready for the wire, and the record it came from."""
-
-    encoded: Encoded
-    record: Record
-
-
-class Faulty(NamedTuple):
-    """A record that is no valid event, and why."""
-
-    record: Record
-    rejection: Rejection
-
-
-Prepared = Item | Faulty
-
-
-def row_bytes(row: Prepared) -> bytes:
-    """What a row contributes to the digest of its source."""
-    return row.encoded.body if isinstance(row, Item) else row.rejection.summary.encode()
 
 
 class Chunks(Protocol):
     """Prepared rows, chunk by chunk.
 
     :param digest: of the rows that an earlier try took and this one passed over.
-    :param taken: number and key of the last of these rows; rows up to it come again only because they were open.
+    :param taken: number and key of the last of these rows; rows up to it come again only because they were open. They
+        make up the first chunk, and have it for themselves.
     :param before_open: number and key of the row before the first open one.
     """
 
@@ -57,13 +36,41 @@ class Chunks(Protocol):
     taken: tuple[int, Any]
     before_open: tuple[int, Any]
 
-    def key(self, record: Record) -> Any:
-        """The row's key, where the source has a key column."""
-
     def group(self, row: int) -> tuple[OpenRows, ...]:
         """The group of open rows to which a row belongs that an earlier try took; empty for a new row."""
 
-    def __iter__(self) -> Iterator[Sequence[Prepared]]: ...
+    def __iter__(self) -> Iterator[Sequence[Row]]: ...
+
+
+class Bounds(NamedTuple):
+    """What one request takes.
+
+    :param batch_size: events.
+    :param max_bytes: bytes of a body of more than one event.
+    :param piece_overhead: bytes at most that an event costs beside its own; the envelope costs no more either.
+    """
+
+    batch_size: int
+    max_bytes: int
+    piece_overhead: int
+
+
+class Cut(NamedTuple):
+    """Neighbouring rows for one request.
+
+    :param rows: all of them, faulty ones included.
+    :param items: the events among them.
+    :param group: rows that an earlier try left open: all those of the request that they were going to make, even if
+        this request takes only a part of them, as batches may be smaller now.
+    """
+
+    rows: list[Row]
+    items: list[Item]
+    group: list[Row] | None = None
+
+    def full(self, bounds: Bounds) -> bool:
+        """Whether no row of any size fits in."""
+        return len(self.items) == bounds.batch_size or len(self.rows) == MAX_ROWS_PER_CUT
 
 
 @dataclass(slots=True)
@@ -89,135 +96,146 @@ class Feed(Protocol):
 
 
 class Reader:
-    """Reads chunks on one thread of its own, one ahead of what is used, and opens spans over their rows."""
+    """Reads chunks and cuts them on one thread of its own, one chunk ahead of what is used; opens spans."""
 
-    def __init__(self, chunks: Chunks, ledger: Ledger) -> None:
+    def __init__(self, chunks: Chunks, bounds: Bounds, ledger: Ledger) -> None:
         self._chunks = chunks
-        self._iterator = iter(chunks)
+        self._cuts = _cuts(chunks, bounds)
         self._ledger = ledger
         self._thread = ThreadPoolExecutor(1, "events-reader")
-        self._rows: Sequence[Prepared] = ()
-        self._at = 0
-        self._ahead: asyncio.Future[Sequence[Prepared] | None] | None = None
+        self._turn = asyncio.Lock()
+        self._ready: deque[Cut] = deque()
+        self._ahead: asyncio.Future[list[Cut] | None] | None = None
         self._exhausted = False
         self._error: Exception | None = None
         self._before: tuple[int, Any] | None = None
-        self._again: tuple[tuple[OpenRows, ...], Span] | None = None
+        self._again: tuple[list[Row], Span] | None = None
 
-    async def peek(self) -> Prepared | None:
-        """The next row without taking it, or None at the end.
+    async def take(self) -> tuple[Cut, Span] | None:
+        """The next rows, with a span opened over them, or None at the end.
 
-        :raises Exception: what the source raised.
+        :raises Exception: what the source raised, once all rows before it have been taken.
         """
-        while self._at >= len(self._rows):
+        while not self._ready:
             if self._exhausted:
                 if self._error is not None:
                     raise self._error
                 return None
-            try:
-                rows = await (self._ahead or self._read())
-            except Exception as error:
-                self._error, rows = error, None
-            self._exhausted = rows is None
-            self._rows, self._at = rows or (), 0
-            self._ahead = None if self._exhausted else self._read()
-        return self._rows[self._at]
+            async with self._turn:
+                if not self._ready and not self._exhausted:
+                    await self._refill()
+        cut = self._ready.popleft()
+        return cut, self._span(cut)
 
-    def same_request(self, row: Prepared, other: Prepared) -> bool:
-        """Whether two rows may share a request: those that an earlier try left open keep together as they were."""
-        taken = self._chunks.taken[0]
-        if row.record.row > taken < other.record.row:
-            return True
-        return self._chunks.group(row.record.row) == self._chunks.group(other.record.row)
+    async def _refill(self) -> None:
+        try:
+            cuts = await (self._ahead or self._read())
+        except Exception as error:
+            self._error, cuts = error, None
+        self._exhausted = cuts is None
+        self._ready.extend(cuts or ())
+        self._ahead = None if self._exhausted else self._read()
 
-    def step(self) -> None:
-        """Take the row that `peek` showed."""
-        self._at += 1
-
-    def span(self, rows: Sequence[Prepared]) -> Span:
-        """Open a span over rows that were taken together; its faulty rows are settled by that."""
+    def _span(self, cut: Cut) -> Span:
+        """Open a span over rows that are taken together; the faulty ones are settled by that."""
         chunks, ledger = self._chunks, self._ledger
-        last = rows[-1].record
-        if last.row <= chunks.taken[0]:
-            group = chunks.group(last.row)
-            if self._again is not None and self._again[0] == group:
+        if (group := cut.group) is not None:
+            if self._again is not None and self._again[0] is group:
                 return self._again[1]
-            # All of the group, even if this request takes only a part of it: batches may be smaller now.
-            behind = islice(self._rows, self._at, None)
-            rows = [*rows, *takewhile(lambda row: chunks.group(row.record.row) == group, behind)]
-            span = Span(chunks.before_open, self._events(rows))
+            span = Span(chunks.before_open, [row for row in group if isinstance(row, Item)])
             self._again = group, span
-            ledger.frontier.took_again(span, group)
-        else:
-            span = Span(self._before or chunks.taken, self._events(rows))
-            for row in rows:
-                chunks.digest.update(row_bytes(row))
-            self._before = (last.row, chunks.key(last))
-            ledger.took(len(rows))
-            ledger.frontier.took(span, last.row, chunks.digest.hexdigest(), self._before[1])
-        for row in rows:
-            if isinstance(row, Faulty):
-                ledger.frontier.tally.add(ledger.rejected(row.record, row.rejection))
+            ledger.frontier.took_again(span, chunks.group(group[0].row))
+            self._reject(group)
+            return span
+        rows = cut.rows
+        span = Span(self._before or chunks.taken, cut.items)
+        chunks.digest.update(b"".join([row_bytes(row) for row in rows]))
+        self._before = last_row, last_key = rows[-1][:2]
+        ledger.took(len(rows))
+        ledger.frontier.took(span, last_row, chunks.digest.hexdigest(), last_key)
+        if len(cut.items) < len(rows):
+            self._reject(rows)
         return span
 
-    def _events(self, rows: Sequence[Prepared]) -> list[tuple[int, Any]]:
-        return [(row.record.row, self._chunks.key(row.record)) for row in rows if isinstance(row, Item)]
+    def _reject(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            if isinstance(row, Faulty):
+                self._ledger.frontier.tally.add(self._ledger.rejected(row.record, row.rejection))
 
     async def close(self, timeout_seconds: float) -> None:
         """Close the source on its own thread, without waiting longer than `timeout_seconds` for a slow one."""
-        closing = asyncio.get_running_loop().run_in_executor(self._thread, _close, self._iterator)
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._cuts.close)
         self._thread.shutdown(wait=False)
         await asyncio.wait({closing}, timeout=timeout_seconds)
         if closing.done() and (error := closing.exception()) is not None and self._error is None:
             raise error
 
-    def _read(self) -> asyncio.Future[Sequence[Prepared] | None]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, next, self._iterator, None)
+    def _read(self) -> asyncio.Future[list[Cut] | None]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, next, self._cuts, None)
 
 
-def _close(iterator: Iterator[Sequence[Prepared]]) -> None:
-    if isinstance(iterator, Generator):
-        iterator.close()
+def _cuts(chunks: Chunks, bounds: Bounds) -> Generator[list[Cut], None, None]:
+    """Cut chunks into what one request takes; what is left of one goes with the next.
+
+    New rows are cut by themselves alone. Those that an earlier try left open keep together as they were.
+    """
+    left = Cut([], [])
+    source = iter(chunks)
+    try:
+        for rows in source:
+            if rows and rows[0].row <= chunks.taken[0]:
+                for _, group in groupby(rows, lambda row: chunks.group(row.row)):
+                    whole = list(group)
+                    cuts = _cut(whole, Cut([], []), bounds)
+                    yield [cut._replace(group=whole) for cut in cuts]
+                continue
+            cuts = _cut(rows, left, bounds)
+            left = Cut([], []) if cuts[-1].full(bounds) else cuts.pop()
+            if cuts:
+                yield cuts
+    except Exception:
+        if left.rows:
+            yield [left]
+        raise
+    finally:
+        if isinstance(source, Generator):
+            source.close()
+    if left.rows:
+        yield [left]
+
+
+def _cut(rows: Sequence[Row], left: Cut, bounds: Bounds) -> list[Cut]:
+    """At least one cut; only the last one may be smaller than it could be."""
+    batch_size, max_bytes, overhead = bounds
+    taken, items, _ = left
+    cuts = [left]
+    size = overhead + sum(len(item.encoded.body) + overhead for item in items)
+    for row in rows:
+        needs = len(row.encoded.body) + overhead if isinstance(row, Item) else 0
+        full = len(items) == batch_size or len(taken) == MAX_ROWS_PER_CUT
+        if full or (items and size + needs > max_bytes):
+            taken, items, size = [], [], overhead
+            cuts.append(Cut(taken, items))
+        if isinstance(row, Item):
+            items.append(row)
+        taken.append(row)
+        size += needs
+    return cuts
 
 
 class Batches:
-    """Contiguous batches, bounded by count and bytes, for whichever worker comes first.
+    """Contiguous batches, bounded by count and bytes, for whichever worker comes first."""
 
-    Boundaries depend on the rows alone, so that a resumed delivery forms the same requests.
-    """
-
-    def __init__(self, reader: Reader, batch_size: int, max_bytes: int, piece_overhead: int) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._batch_size = batch_size
-        self._max_bytes = max_bytes
-        self._piece_overhead = piece_overhead
-        self._turn = asyncio.Lock()
 
     async def take(self, worker: int) -> Batch | None:
         """See `Feed.take`."""
-        async with self._turn:
-            rows: list[Prepared] = []
-            items: list[Item] = []
-            size = self._piece_overhead
-            while len(items) < self._batch_size and len(rows) < MAX_ROWS_PER_SPAN:
-                try:
-                    row = await self._reader.peek()
-                except Exception:
-                    if not rows:
-                        raise
-                    break
-                if row is None or (rows and not self._reader.same_request(rows[-1], row)):
-                    break
-                if isinstance(row, Item):
-                    size += len(row.encoded.body) + self._piece_overhead
-                    if items and size > self._max_bytes:
-                        break
-                    items.append(row)
-                rows.append(row)
-                self._reader.step()
-            if not rows:
-                return None
-            return Batch(items, [self._reader.span(rows)] * len(items))
+        taken = await self._reader.take()
+        if taken is None:
+            return None
+        cut, span = taken
+        return Batch(cut.items, [span] * len(cut.items))
 
 
 class Lanes:
@@ -225,15 +243,15 @@ class Lanes:
 
     So no event overtakes an earlier one of its customer, whatever is retried, bisected or held. The price: batches
     fill more slowly, and a lane whose request is being retried holds up the reading once the buffer is full.
+
+    :param reader: its cuts hold one event each.
     """
 
-    def __init__(self, reader: Reader, workers: int, batch_size: int, max_bytes: int, piece_overhead: int) -> None:
+    def __init__(self, reader: Reader, workers: int, bounds: Bounds) -> None:
         self._reader = reader
         self._lanes: list[deque[tuple[Item, Span]]] = [deque() for _ in range(workers)]
-        self._batch_size = batch_size
-        self._max_bytes = max_bytes
-        self._piece_overhead = piece_overhead
-        self._capacity = LANE_BATCHES * workers * batch_size
+        self._bounds = bounds
+        self._capacity = LANE_BATCHES * workers * bounds.batch_size
         self._buffered = 0
         self._turn = asyncio.Lock()
         self._space = asyncio.Event()
@@ -244,10 +262,10 @@ class Lanes:
         while True:
             async with self._turn:
                 exhausted = False
-                while len(lane) < self._batch_size and self._buffered < self._capacity and not exhausted:
+                while len(lane) < self._bounds.batch_size and self._buffered < self._capacity and not exhausted:
                     exhausted = not await self._fill(lane)
                 if lane:
-                    return self._cut(lane)
+                    return self._batch(lane)
                 if exhausted:
                     return None
                 self._space.clear()
@@ -256,29 +274,29 @@ class Lanes:
     async def _fill(self, lane: deque[tuple[Item, Span]]) -> bool:
         """Put the next row into its lane; False at the end of the source."""
         try:
-            row = await self._reader.peek()
+            taken = await self._reader.take()
         except Exception:
             if not lane:
                 raise
             return False
-        if row is None:
+        if taken is None:
             return False
-        self._reader.step()
-        span = self._reader.span([row])
-        if isinstance(row, Item):
-            self._lanes[lane_of(row.record, len(self._lanes))].append((row, span))
+        cut, span = taken
+        for item in cut.items:
+            self._lanes[lane_of(item.record, len(self._lanes))].append((item, span))
             self._buffered += 1
         return True
 
-    def _cut(self, lane: deque[tuple[Item, Span]]) -> Batch:
+    def _batch(self, lane: deque[tuple[Item, Span]]) -> Batch:
         batch = Batch()
         identities: set[str] = set()
-        size = self._piece_overhead
-        while lane and len(batch.items) < self._batch_size:
+        batch_size, max_bytes, overhead = self._bounds
+        size = overhead
+        while lane and len(batch.items) < batch_size:
             item, span = lane[0]
             identity = identity_of(item.record)
-            size += len(item.encoded.body) + self._piece_overhead
-            if identity in identities or (batch.items and size > self._max_bytes):
+            size += len(item.encoded.body) + overhead
+            if identity in identities or (batch.items and size > max_bytes):
                 break
             identities.add(identity)
             batch.items.append(item)

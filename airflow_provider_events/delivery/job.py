@@ -10,80 +10,36 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore
 from airflow_provider_events.delivery.engine import Engine, Limits, Wire
-from airflow_provider_events.delivery.feed import Faulty, Item, Prepared
 from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.observer import DeliveryObserver
 from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
 from airflow_provider_events.delivery.resume import LAST_SAVE_SECONDS, Checkpointer, Resumable, Source, load
+from airflow_provider_events.delivery.rows import Encoder, Faulty, Item, Row, prepare
 from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.delivery.transport import Transport
-from airflow_provider_events.events import DeliveryReport, Event, Record, Rejection
-from airflow_provider_events.exceptions import DeliveryError, DeliveryInterrupted, InvalidEvent, RejectedNotWritten
-from airflow_provider_events.exchange import Encoded
+from airflow_provider_events.events import DeliveryReport
+from airflow_provider_events.exceptions import DeliveryError, DeliveryInterrupted, RejectedNotWritten
 
-__all__ = ["Codec", "Delivery", "Plan", "encode", "on_own_loop", "prepare"]
+__all__ = ["Codec", "Delivery", "Plan", "on_own_loop"]
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
-class Codec(Wire, Protocol):
+class Codec(Encoder, Wire, Protocol):
     """A vendor, as far as a delivery needs it."""
-
-    @property
-    def timestamp_sent(self) -> bool:
-        """Whether the vendor takes the time of an event."""
-
-    def encode(self, event: Event) -> Encoded:
-        """The event on the vendor's wire.
-
-        :raises InvalidEvent: the vendor would refuse it.
-        """
-
-
-def prepare(
-    records: Iterator[Sequence[Record]], codec: Codec, sent_at: datetime
-) -> Generator[list[Prepared], None, None]:
-    """Validate and encode; events without a time get `sent_at`, so that a repeated request has the same bytes."""
-    try:
-        for chunk in records:
-            yield [_prepared(record, codec, sent_at) for record in chunk]
-    finally:
-        if isinstance(records, Generator):
-            records.close()
-
-
-def encode(codec: Codec, event: Event, sent_at: datetime) -> Encoded:
-    """`event` on the wire, at `sent_at` if it has no time of its own.
-
-    :raises InvalidEvent: the vendor would refuse it.
-    """
-    if event.timestamp is None and codec.timestamp_sent:
-        event = replace(event, timestamp=sent_at)
-    return codec.encode(event)
-
-
-def _prepared(record: Record, codec: Codec, sent_at: datetime) -> Prepared:
-    event, fault = record.event, record.fault
-    if event is not None:
-        try:
-            return Item(encode(codec, event, sent_at), record)
-        except InvalidEvent as error:
-            fault = error
-    field, reason = (fault.field, fault.reason) if fault else ("event", "missing")
-    return Faulty(record, Rejection(record.row, "invalid", reason, field))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +99,7 @@ class Delivery:
         options = self._plan.options
         try:
             if options.dry_run:
-                with closing(self._prepare(source.records(), self._plan.sent_at)) as prepared:
+                with closing(prepare(source.records(), self._codec, self._plan.sent_at, source.keys)) as prepared:
                     self._rehearse(prepared)
             else:
                 policy = options.on_source_changed
@@ -182,7 +138,7 @@ class Delivery:
         )
         rows = Resumable(
             source,
-            lambda records: self._prepare(records, sent_at),
+            lambda records: prepare(records, self._codec, sent_at, source.keys),
             start,
             plan.options.on_source_changed,
             self._restart,
@@ -229,10 +185,7 @@ class Delivery:
         if self._sink is not None:
             self._sink.discard()
 
-    def _prepare(self, records: Iterator[Sequence[Record]], sent_at: datetime) -> Generator[list[Prepared], None, None]:
-        return prepare(records, self._codec, sent_at)
-
-    def _rehearse(self, prepared: Iterator[Sequence[Prepared]]) -> None:
+    def _rehearse(self, prepared: Iterator[Sequence[Row]]) -> None:
         ledger = self._ledger
         first: list[Item] = []
         for chunk in prepared:

@@ -6,13 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Protocol
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore, Digest, OpenRows
-from airflow_provider_events.delivery.feed import Faulty, Item, Prepared, row_bytes
 from airflow_provider_events.delivery.options import SourceChangedPolicy
+from airflow_provider_events.delivery.rows import Row, numbered, row_bytes
 from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.events import Record
 from airflow_provider_events.exceptions import DeliveryInterrupted, SourceChanged
@@ -37,8 +36,8 @@ class Source(Protocol):
     def keyed(self) -> bool:
         """Whether `records` can start behind a key."""
 
-    def key(self, record: Record) -> Any:
-        """The key of a record; None without a key column."""
+    def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
+        """The key of each record of a chunk; None without a key column."""
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """All records, or those behind the key `after`, numbered from `first_row`."""
@@ -57,7 +56,7 @@ class Resumable:
     def __init__(
         self,
         source: Source,
-        prepare: Callable[[Iterator[Sequence[Record]]], Generator[Sequence[Prepared], None, None]],
+        prepare: Callable[[Iterator[Sequence[Record]]], Generator[Sequence[Row], None, None]],
         start: Checkpoint | None,
         policy: SourceChangedPolicy,
         on_restart: Callable[[], None],
@@ -76,18 +75,14 @@ class Resumable:
         groups = start.open if start else ()
         self._groups = {row: group for group in groups for rows in group for row in range(rows.first, rows.last + 1)}
 
-    def key(self, record: Record) -> Any:
-        """See `Source.key`."""
-        return self._source.key(record)
-
     def group(self, row: int) -> tuple[OpenRows, ...]:
         """See `Chunks.group`."""
         return self._groups.get(row, ())
 
-    def __iter__(self) -> Iterator[Sequence[Prepared]]:
-        opened: list[Generator[Sequence[Prepared], None, None]] = []
+    def __iter__(self) -> Iterator[Sequence[Row]]:
+        opened: list[Generator[Sequence[Row], None, None]] = []
 
-        def read(after: Any = None, first_row: int = 1) -> Iterator[Sequence[Prepared]]:
+        def read(after: Any = None, first_row: int = 1) -> Iterator[Sequence[Row]]:
             opened.append(self._prepare(self._source.records(after, first_row)))
             return opened[-1]
 
@@ -97,7 +92,7 @@ class Resumable:
             for rows in opened:
                 rows.close()
 
-    def _chunks(self, read: Callable[..., Iterator[Sequence[Prepared]]]) -> Iterator[Sequence[Prepared]]:
+    def _chunks(self, read: Callable[..., Iterator[Sequence[Row]]]) -> Iterator[Sequence[Row]]:
         start = self._start
         if start is not None:
             try:
@@ -116,47 +111,39 @@ class Resumable:
         yield from read()
 
     def _by_digest(
-        self, read: Callable[..., Iterator[Sequence[Prepared]]], start: Checkpoint
-    ) -> tuple[list[Prepared], Iterator[Sequence[Prepared]]]:
+        self, read: Callable[..., Iterator[Sequence[Row]]], start: Checkpoint
+    ) -> tuple[list[Row], Iterator[Sequence[Row]]]:
         """The rows that were left open, and those behind the checkpoint, after reading up to it once more."""
         rows = chain.from_iterable(read())
         again = []
         for row in islice(rows, start.position):
             self.digest.update(row_bytes(row))
-            if row.record.row in self._groups:
+            if row.row in self._groups:
                 again.append(row)
         if self.digest.hexdigest() != start.digest:
             raise SourceChanged("the source's first rows are not those that an earlier try took")
         return again, iter(lambda: list(islice(rows, CHUNK_SIZE)), [])
 
     def _by_key(
-        self, read: Callable[..., Iterator[Sequence[Prepared]]], start: Checkpoint
-    ) -> tuple[list[Prepared], Iterator[Sequence[Prepared]]]:
+        self, read: Callable[..., Iterator[Sequence[Row]]], start: Checkpoint
+    ) -> tuple[list[Row], Iterator[Sequence[Row]]]:
         """The same, found by their keys: rows may have come or gone in between."""
         number, key = start.before_open
         before = read(key, number + 1) if start.open else iter(())
         rows = islice(chain.from_iterable(before), start.position - number)
-        again: list[Prepared] = []
+        again: list[Row] = []
         for open_rows in chain.from_iterable(start.open):
-            row = next((row for row in rows if self.key(row.record) == open_rows.first_key), None)
+            row = next((row for row in rows if row.key == open_rows.first_key), None)
             for number in range(open_rows.first, open_rows.last + 1):
                 if row is None:
                     raise SourceChanged("rows that an earlier try left open are no longer in the source")
                 again.append(numbered(row, number))
-                last_key = self.key(row.record)
+                last_key = row.key
                 row = next(rows, None) if number < open_rows.last else None
             if last_key != open_rows.last_key:
                 raise SourceChanged("between the rows that an earlier try left open there are others now")
         self.digest = Digest(start.digest)
         return again, read(start.last_key, start.position + 1)
-
-
-def numbered(row: Prepared, number: int) -> Prepared:
-    """The row under the number that it had in an earlier try."""
-    record = row.record._replace(row=number)
-    if isinstance(row, Item):
-        return Item(row.encoded, record)
-    return Faulty(record, replace(row.rejection, row=number))
 
 
 def load(store: CheckpointStore, fingerprint: str, policy: SourceChangedPolicy) -> Checkpoint | None:

@@ -40,7 +40,7 @@ class _Customers:
         self._source = source
         self._attributes = attributes
 
-    def key(self, record: Record) -> None:
+    def keys(self, records: Sequence[Record]) -> None:
         """None: there is no key column."""
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:

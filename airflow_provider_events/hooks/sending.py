@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_events.delivery.courier import alone
 from airflow_provider_events.delivery.engine import Limits
-from airflow_provider_events.delivery.job import encode
+from airflow_provider_events.delivery.rows import encode
 from airflow_provider_events.delivery.ledger import without_values
 from airflow_provider_events.delivery.transport import AiohttpTransport, TransportError
 from airflow_provider_events.events import Event, Receipt

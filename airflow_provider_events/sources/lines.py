@@ -38,7 +38,7 @@ class LineRecords:
         self.uri = str(ObjectStoragePath(uri)).removeprefix("file://")
         self._vendor = vendor
 
-    def key(self, record: Record) -> None:
+    def keys(self, records: Sequence[Record]) -> None:
         """None: there is no key column."""
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:

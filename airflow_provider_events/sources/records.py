@@ -34,9 +34,10 @@ class SqlRecords:
         """Whether `records` can start behind a key."""
         return self._key_column is not None
 
-    def key(self, record: Record) -> Any:
-        """The key of a row; None without a key column."""
-        return record.data.get(self._key_name) if self._key_name and record.data else None
+    def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
+        """The key of each row; None without a key column."""
+        name = self._key_name
+        return [record.data.get(name) if record.data else None for record in records] if name else None
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """All rows, or those behind the key `after`, numbered from `first_row`.
@@ -74,7 +75,7 @@ class EventRecords:
         self._events = events
         self._mapping = None if mapping is None else EventMapping.of(mapping)
 
-    def key(self, record: Record) -> None:
+    def keys(self, records: Sequence[Record]) -> None:
         """None: there is no key column."""
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:

@@ -6,12 +6,11 @@ the provider info and its reference page are generated from the class attributes
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
@@ -20,7 +19,8 @@ import orjson
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Encoded, Listing, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Encoded, Listing, Outcome, Request, Verdict
+from airflow_provider_events.values import iso_utc, json_object
 from airflow_provider_events.vendors.connection import (
     COMMON_EXTRAS,
     ConnectionValues,
@@ -32,10 +32,6 @@ from airflow_provider_events.vendors.connection import (
 )
 
 __all__ = ["COMMON_EXTRAS", "ConnectionValues", "ExtraField", "StandardField", "Upserts", "Vendor", "registry"]
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class Upserts(ABC):
@@ -83,6 +79,7 @@ class Vendor(ABC):
     identity_keys: ClassVar[str]
     deduplication: ClassVar[str]
     timestamp_sent: ClassVar[bool] = True
+    max_bulk_properties: ClassVar[int] = 1000
 
     def __init__(self, values: ConnectionValues) -> None:
         self.conn_id = values.conn_id
@@ -101,9 +98,10 @@ class Vendor(ABC):
         """Authentication headers of every request."""
 
     @abstractmethod
-    def encode(self, event: Event) -> Encoded:
-        """The event on this vendor's wire, with a timestamp where the vendor takes one.
+    def write(self, content: Content) -> bytes:
+        """What an event says on this vendor's wire, with a timestamp where the vendor takes one.
 
+        :param content: already found to be an event; its properties are JSON-safe and not to be changed.
         :raises InvalidEvent: the vendor would refuse it; names field and reason.
         """
 
@@ -122,6 +120,10 @@ class Vendor(ABC):
     @abstractmethod
     def read_probe(self, answer: Answer) -> Outcome:
         """DELIVERED when the probe shows that the connection works."""
+
+    def render_time(self, moment: datetime) -> str:
+        """A time among an event's properties."""
+        return iso_utc(moment)
 
     # -- what a vendor says that documents look-ups --------------------------------------------------------------------
 
@@ -176,16 +178,19 @@ class Vendor(ABC):
         """The vendor's own extra fields and those that all vendors share."""
         return cls.extra_fields + COMMON_EXTRAS
 
-    def key(self, event: Event, properties: Mapping[str, Any]) -> str:
-        """The idempotency key: from the caller's id with name and customer, else from the whole content.
+    # -- encoding ----------------------------------------------------------------------------------------------------
 
-        :param properties: the event's, JSON-safe.
+    def encode(self, event: Event) -> Encoded:
+        """The event on this vendor's wire.
+
+        :raises InvalidEvent: the vendor would refuse it; names field and reason.
         """
-        moment = event.timestamp and (event.timestamp - _EPOCH) // _MICROSECOND
-        content = [moment, properties] if event.id is None else event.id
-        identity = {name: str(value) for name, value in event.identity.items()}
-        text = orjson.dumps([self.conn_type, event.name, identity, content], option=orjson.OPT_SORT_KEYS)
-        return hashlib.blake2b(text, digest_size=16).hexdigest()
+        content = self.content(event, json_object(event.properties, "properties", self.render_time))
+        return Encoded(self.write(content), content)
+
+    def content(self, event: Event, properties: Mapping[str, Any]) -> Content:
+        """What an event says, with its JSON-safe properties."""
+        return Content(self.conn_type, event.name, event.identity, event.timestamp, properties, event.id)
 
 
 def dumps(value: Any, field_name: str = "event") -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Request, Verdict
 from airflow_provider_events.values import json_object
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
@@ -83,21 +83,20 @@ class Bloomreach(Vendor):
         """6,000 requests per minute and egress address."""
         return 6000
 
-    def encode(self, event: Event) -> Encoded:
+    def write(self, content: Content) -> bytes:
         """`customer_ids`, `event_type`, `properties`, and `timestamp` in seconds with its microseconds."""
-        customer_ids = _customer_ids(event.identity)
-        properties = json_object(event.properties, "properties")
+        _, name, identity, moment, properties, _ = content
         wire: dict[str, Any] = {
-            "customer_ids": customer_ids,
-            "event_type": event.name,
+            "customer_ids": _customer_ids(identity),
+            "event_type": name,
             "properties": properties,
         }
-        if event.timestamp is not None:
-            wire["timestamp"] = (event.timestamp - _EPOCH).total_seconds()
+        if moment is not None:
+            wire["timestamp"] = (moment - _EPOCH).total_seconds()
         body = dumps(wire)
         if len(body) >= MAX_VALUE_BYTES:
             _check_sizes(body, properties)
-        return Encoded(body, self.key(event, properties))
+        return body
 
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """`POST …/customers/events` for one event, `POST …/batch` for more, each command with its `command_id`."""
@@ -187,7 +186,7 @@ class CustomerUpserts(Upserts):
         body = dumps(wire)
         if len(body) >= MAX_VALUE_BYTES:
             _check_sizes(body, properties)
-        return Encoded(body, self._vendor.key(event, properties))
+        return Encoded(body, self._vendor.content(event, properties))
 
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """`POST …/customers` for one, `POST …/batch` for more."""
@@ -201,12 +200,13 @@ class CustomerUpserts(Upserts):
 def _customer_ids(identity: Mapping[str, str | int]) -> dict[str, str]:
     customer_ids = {name: str(value) for name, value in identity.items()}
     for name, value in customer_ids.items():
-        if value.lower() in ("null", "undefined") or not any(map(str.isalnum, value)):
+        meaningless = value.lower() in ("null", "undefined")
+        if meaningless or not (value[0].isalnum() or any(map(str.isalnum, value))):
             raise InvalidEvent(f"identity.{name}", "an id needs a letter or digit, and is not null or undefined")
     return customer_ids
 
 
-def _check_sizes(body: bytes, properties: dict[str, Any]) -> None:
+def _check_sizes(body: bytes, properties: Mapping[str, Any]) -> None:
     if len(body) >= MAX_EVENT_BYTES:
         raise InvalidEvent("event", f"an event has to stay below {MAX_EVENT_BYTES} bytes")
     for name, value in properties.items():

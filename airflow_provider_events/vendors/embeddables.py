@@ -13,10 +13,9 @@ from typing import Any
 
 import orjson
 
-from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Encoded, Listing, Outcome, Page, Request, Verdict
-from airflow_provider_events.values import json_object, parse_time
+from airflow_provider_events.exchange import Answer, Content, Encoded, Listing, Outcome, Page, Request, Verdict
+from airflow_provider_events.values import parse_time
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
@@ -69,24 +68,23 @@ class Embeddables(Vendor):
         """`X-Api-Key`, as the vendor's own examples send it."""
         return {"X-Api-Key": self.password}
 
-    def encode(self, event: Event) -> Encoded:
+    def write(self, content: Content) -> bytes:
         """`custom_event_props` is a JSON document in a string, and so is the identifier's value."""
-        embeddable_id, key, value = self._identified(event.identity)
-        if not _SNAKE_CASE.fullmatch(event.name):
+        _, name, identity, moment, properties, _ = content
+        embeddable_id, key, value = self._identified(identity)
+        if not _SNAKE_CASE.fullmatch(name):
             raise InvalidEvent("name", "has to be snake_case: lower-case letters, digits and underscores")
-        if event.timestamp is None:
+        if moment is None:
             raise InvalidEvent("timestamp", "Embeddables requires one")
-        properties = json_object(event.properties, "properties")
-        body = dumps(
+        return dumps(
             {
                 "embeddable_id": str(embeddable_id),
-                "timestamp": _milliseconds(event.timestamp),
-                "custom_event_name": event.name,
+                "timestamp": _milliseconds(moment),
+                "custom_event_name": name,
                 "custom_event_props": dumps(properties, "properties").decode(),
                 "identifiers": [{"key": key, "value": dumps(value, f"identity.{key}").decode()}],
             }
         )
-        return Encoded(body, self.key(event, properties))
 
     def _identified(self, given: Mapping[str, str | int]) -> tuple[str | int, str, str | int]:
         """Embeddable, and key and value of the one identifier."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Request, Verdict
 from airflow_provider_events.values import json_object
 from airflow_provider_events.vendors.base import (
     StandardField,
@@ -66,26 +66,26 @@ class Vibetrace(Vendor):
         """The bare key in `Authorization`, without a scheme word."""
         return {"Authorization": self.password}
 
-    def encode(self, event: Event) -> Encoded:
+    def write(self, content: Content) -> bytes:
         """`{"user": …, "event": {type: attributes}}`."""
-        if len(event.identity) != 1 or next(iter(event.identity)) not in ("email", "_id"):
+        _, name, identity, _, properties, event_id = content
+        if len(identity) != 1 or next(iter(identity)) not in ("email", "_id"):
             raise InvalidEvent("identity", "Vibetrace takes exactly one of email and _id")
-        user = {name: str(value) for name, value in event.identity.items()}
-        properties = json_object(event.properties, "properties")
-        key = self.key(event, properties)
-        if event.name == "confirmation":
-            properties = _confirmation(properties, event.id or key)
-        elif event.name == "generic":
+        user = {id_name: str(value) for id_name, value in identity.items()}
+        typed: dict[str, Any]
+        if name == "confirmation":
+            properties = _confirmation(dict(properties), event_id or Encoded(b"", content).key)
+        elif name == "generic":
             inner = properties.get("generic")
             if not isinstance(inner, dict) or not inner.get("event_name"):
                 raise InvalidEvent("name", "use the event's own name; it is sent as a generic event by itself")
-        if event.name in STANDARD_TYPES:
-            typed = {event.name: properties}
+        if name in STANDARD_TYPES:
+            typed = {name: properties}
         elif "event_name" in properties:
             raise InvalidEvent("properties.event_name", "taken by the event's name; rename the property")
         else:
-            typed = {"generic": {"generic": {"event_name": event.name, **properties}}}
-        return Encoded(dumps({"user": user, "event": typed}), key)
+            typed = {"generic": {"generic": {"event_name": name, **properties}}}
+        return dumps({"user": user, "event": typed})
 
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """`POST /event`, without a trailing slash."""
@@ -154,7 +154,7 @@ class UserUpserts(Upserts):
         if "email" in event.properties:
             raise InvalidEvent("properties.email", "taken by the identity; an upsert cannot change it")
         attributes = json_object(event.properties, "properties")
-        return Encoded(f"{path}\n".encode() + dumps(attributes), self._vendor.key(event, attributes))
+        return Encoded(f"{path}\n".encode() + dumps(attributes), self._vendor.content(event, attributes))
 
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """`PUT`, which may be repeated without harm."""

@@ -14,10 +14,12 @@ from datetime import UTC, date, datetime
 from typing import Any
 from uuid import uuid4
 
+import orjson
+
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
-from airflow_provider_events.values import json_object
+from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.values import json_object, json_value
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
@@ -42,6 +44,7 @@ MAX_ID_LENGTH = 100
 MAX_NAME_LENGTH = 50
 MAX_TEXT_LENGTH = 1000
 MAX_ATTRIBUTES_PER_TYPE = 25
+MAX_KNOWN_NAMES = 10_000
 # What a user has beside `attributes`.
 USER_FIELDS = {"firstName", "lastName", "birthDate", "gender", "email", "phone", "company"}
 USER_FIELDS |= {"hashedEmail", "hashedPhone", "emailOptIn", "smsOptIn", "whatsappOptIn", "rcsOptIn"}
@@ -79,12 +82,14 @@ class WebEngage(Vendor):
     max_batch_size = 25
     piece_overhead = 16
     max_in_flight = 8
+    max_bulk_properties = MAX_ATTRIBUTES_PER_TYPE
     identity_keys = "`userId` or `anonymousId`, exactly one"
     deduplication = "single events, by `x-request-id`, for 4 hours; undocumented for bulks"
 
     def __init__(self, values: ConnectionValues) -> None:
         super().__init__(values)
         self._account = f"/v1/accounts/{segment(self.extra['license_code'])}"
+        self._known_names: set[str] = set()
 
     def host_default(self) -> str:
         """The host of the connection's region."""
@@ -99,15 +104,31 @@ class WebEngage(Vendor):
         return 5000 if batch_size == 1 else 500
 
     def encode(self, event: Event) -> Encoded:
+        """The event, after a count of its attributes: JSON does not tell texts from dates."""
+        if len(event.properties) > MAX_ATTRIBUTES_PER_TYPE:
+            _check_counts(event.properties)
+        return super().encode(event)
+
+    def write(self, content: Content) -> bytes:
         """`userId` or `anonymousId`, `eventName`, `eventTime` to the second with its own offset, `eventData`."""
-        user = _user(event.identity)
-        _check_name("name", event.name, MAX_NAME_LENGTH)
-        wire: dict[str, Any] = {**user, "eventName": event.name}
-        if event.timestamp is not None:
-            wire["eventTime"] = _event_time(event.timestamp)
-        wire["eventData"] = json_object(event.properties, "properties", _date_attribute)
-        _check_attributes(event.properties, wire["eventData"])
-        return Encoded(dumps(wire), self.key(event, wire["eventData"]))
+        _, name, identity, moment, properties, _ = content
+        wire: dict[str, Any] = _user(identity)
+        _check_name("name", name, MAX_NAME_LENGTH)
+        wire["eventName"] = name
+        if moment is not None:
+            wire["eventTime"] = _event_time(moment)
+        wire["eventData"] = properties
+        body = dumps(wire)
+        if not self._known_names.issuperset(properties) or len(body) >= MAX_TEXT_LENGTH:
+            for attribute, value in properties.items():
+                _check_attribute(attribute, value)
+            if len(self._known_names) < MAX_KNOWN_NAMES:
+                self._known_names.update(properties)
+        return body
+
+    def render_time(self, moment: datetime) -> str:
+        """A date attribute."""
+        return _date_attribute(moment)
 
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """`POST …/events` for one event, `POST …/bulk-events` for more, with a hex `x-request-id` from the content."""
@@ -117,9 +138,11 @@ class WebEngage(Vendor):
         """One record by itself, or a bulk of them."""
         if len(pieces) == 1:
             return Request("POST", f"{self._account}/{name}", pieces[0].body, {"x-request-id": pieces[0].key})
-        keys = hashlib.blake2b("".join(piece.key for piece in pieces).encode(), digest_size=16)
         body = f'{{"{name}":['.encode() + b",".join([piece.body for piece in pieces]) + b"]}"
-        return Request("POST", f"{self._account}/bulk-{name}", body, {"x-request-id": keys.hexdigest()})
+        # Two bulks of the same bytes are not the same if their events have other ids or, below a second, other times.
+        marks = [piece.content.id or getattr(piece.content.moment, "microsecond", 0) for piece in pieces]
+        request_id = hashlib.blake2b(body + orjson.dumps(marks), digest_size=16).hexdigest()
+        return Request("POST", f"{self._account}/bulk-{name}", body, {"x-request-id": request_id})
 
     def read(self, answer: Answer, count: int) -> Outcome:
         """2xx whose `response.status` is `queued` or `success`; `error` with a message, whatever the status."""
@@ -207,7 +230,7 @@ class UserUpserts(Upserts):
             for name, value in attributes.items():
                 _check_attribute(name, value)
             wire["attributes"] = attributes
-        return Encoded(dumps(wire), self._vendor.key(event, wire))
+        return Encoded(dumps(wire), self._vendor.content(event, wire))
 
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """`POST …/users` for one, `POST …/bulk-users` for more."""
@@ -243,14 +266,13 @@ def _check_attribute(name: str, value: Any) -> None:
         raise InvalidEvent(f"properties.{name}", f"text has to be shorter than {MAX_TEXT_LENGTH} characters")
 
 
-def _check_attributes(properties: Mapping[str, Any], attributes: dict[str, Any]) -> None:
+def _check_counts(properties: Mapping[str, Any]) -> None:
     counts: Counter[str] = Counter()
-    for name, value in attributes.items():
-        _check_attribute(name, value)
-        if isinstance(properties.get(name), date):
+    for name, value in properties.items():
+        if isinstance(value, date):
             counts["date"] += 1
         elif value is not None:
-            counts[_TYPES[type(value)]] += 1
+            counts[_TYPES[type(json_value(value, f"properties.{name}"))]] += 1
     for type_name, count in counts.items():
         if count > MAX_ATTRIBUTES_PER_TYPE:
             raise InvalidEvent("properties", f"more than 25 attributes of type {type_name}")
@@ -260,7 +282,8 @@ def _event_time(moment: datetime) -> str:
     offset = moment.utcoffset()
     if offset is None or offset.total_seconds() % 60:
         moment = moment.astimezone(UTC)
-    return f"{moment.year:04d}{moment:-%m-%dT%H:%M:%S%z}"
+    text = moment.isoformat(timespec="seconds")
+    return text[:-3] + text[-2:]
 
 
 def _date_attribute(moment: datetime) -> str:

@@ -19,17 +19,18 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 
 from airflow_provider_events.delivery.engine import Engine, Limits
-from airflow_provider_events.delivery.job import Codec, Delivery, Plan, prepare
+from airflow_provider_events.delivery.job import Codec, Delivery, Plan
 from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.observer import Counters
 from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
 from airflow_provider_events.delivery.resume import Resumable
+from airflow_provider_events.delivery.rows import prepare
 from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.delivery.transport import AiohttpTransport, Endpoint, Transport
 from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Request, Verdict
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
 from tests.conftest import CUSTOMERS, IDENTITY_KEYS
 
@@ -69,8 +70,8 @@ class Given:
     def __init__(self, chunks: Iterator[Sequence[Record]]) -> None:
         self._chunks = chunks
 
-    def key(self, record: Record) -> Any:
-        """There is none."""
+    def keys(self, records: Sequence[Record]) -> None:
+        """There are none."""
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """The iterator itself."""
@@ -318,7 +319,8 @@ class PlainWire:
 
     def encode(self, event: Event) -> Encoded:
         """The event's id."""
-        return Encoded((event.id or "").encode(), event.id or "")
+        content = Content("plain", event.name, event.identity, event.timestamp, event.properties, event.id)
+        return Encoded((event.id or "").encode(), content)
 
     def request(self, pieces: Sequence[Encoded]) -> Request:
         """All ids, with commas between them."""
@@ -406,7 +408,7 @@ class Run:
             policy=self.policy,
             observer=Silent(),
         )
-        prepared = partial(prepare, codec=self.wire, sent_at=SENT_AT)
+        prepared = partial(prepare, codec=self.wire, sent_at=SENT_AT, keys=source.keys)
         chunks = Resumable(source, prepared, None, "restart", lambda: None)
         try:
             await self.engine.run(chunks)

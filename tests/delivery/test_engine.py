@@ -97,7 +97,7 @@ def test_runs_of_faulty_rows_are_settled_a_thousand_at_a_time() -> None:
     report = simulate(run.through(Given(source())))
     assert (report.read, report.rejected, report.requests) == (5000, 5000, 0)
     read_ahead = [100 * n - settled for n, settled in enumerate(seen)]
-    assert max(read_ahead) <= 1000 + 200
+    assert max(read_ahead) <= 2 * 1000 + 200  # a thousand in use, a thousand ahead
 
 
 def test_faulty_rows_do_not_take_places_in_a_request() -> None:

@@ -387,8 +387,8 @@ class Source:
         self._error = error
         self._close_error = close_error
 
-    def key(self, record: Record) -> Any:
-        """There is none."""
+    def keys(self, records: Sequence[Record]) -> None:
+        """There are none."""
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """Ten events in each chunk."""

@@ -203,7 +203,7 @@ class ToTheByte(Bloomreach):
 
     def encode(self, event: Event) -> Encoded:
         """As many bytes as its properties say."""
-        return Encoded(b"x" * int(event.properties["size"]), "")
+        return super().encode(event)._replace(body=b"x" * int(event.properties["size"]))
 
 
 @pytest.mark.parametrize("count", [3, 10, 50])

@@ -66,9 +66,9 @@ class Rows:
     fails_at: int | None = None
     reads: list[Any] = field(default_factory=list)
 
-    def key(self, record: Record) -> Any:
-        """See `Source.key`."""
-        return record.data["key"] if self.keyed and record.data else None
+    def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
+        """See `Source.keys`."""
+        return [record.data["key"] if record.data else None for record in records] if self.keyed else None
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """See `Source.records`."""

@@ -212,7 +212,7 @@ def test_a_later_try_starts_behind_a_key_with_the_next_number(key_column: str) -
     records = of_query(chunk(ADA, GRACE), key_column=key_column)
     first = flat(records.records())[0]
     assert records.keyed
-    assert records.key(first) == 1
+    assert records.keys([first]) == [1]
     [rest] = records.records(after=records.key(first), first_row=first.row + 1)
     assert [(record.row, record.data) for record in rest] == [(2, {"user_email": "grace@example.com", "total": 2})]
 
@@ -220,7 +220,7 @@ def test_a_later_try_starts_behind_a_key_with_the_next_number(key_column: str) -
 def test_without_a_key_column_there_is_no_key() -> None:
     records = of_query(chunk(ADA))
     assert not records.keyed
-    assert records.key(flat(records.records())[0]) is None
+    assert records.keys(flat(records.records())) is None
 
 
 def test_events_can_be_numbered_anew_but_have_no_key() -> None:
