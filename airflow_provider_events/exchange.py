@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import orjson
 
-__all__ = ["Answer", "Content", "Encoded", "Listing", "Outcome", "Page", "Request", "Verdict"]
+__all__ = [
+    "Answer",
+    "Content",
+    "Encoded",
+    "Listing",
+    "Outcome",
+    "Page",
+    "Piece",
+    "Request",
+    "Verdict",
+    "Writer",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """An HTTP request without its authentication, which the transport adds.
 
     :param method: `"GET"`, `"POST"` or `"PUT"`.
@@ -29,20 +38,24 @@ class Request:
 
     method: str
     path: str
-    body: bytes | None = field(default=None, repr=False)
+    body: bytes | None = None
     headers: Mapping[str, str] | None = None
 
+    def __repr__(self) -> str:
+        """Without the body: a customer's data has no place in a log."""
+        return f"<Request {self.method} {self.path}>"
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back. Header names are lower case; the body is cut off at the transport's limit.
 
-    The body is not shown: some tracebacks print the values they pass through, and it may be a customer's profile.
-    """
+class Answer(NamedTuple):
+    """What came back. Header names are lower case; the body is cut off at the transport's limit."""
 
     status: int
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Without the body: some tracebacks print the values they pass through, and it may be a customer's profile."""
+        return f"<Answer {self.status}>"
 
 
 class Content(NamedTuple):
@@ -55,23 +68,57 @@ class Content(NamedTuple):
     properties: Mapping[str, Any]
     id: str | None
 
-
-class Encoded(NamedTuple):
-    """One event on its vendor's wire: its piece of a request body, and what it says."""
-
-    body: bytes
-    content: Content
-
     @property
     def key(self) -> str:
-        """The idempotency key, 32 hex digits: from the caller's id with name and customer, else from the content."""
-        vendor, name, identity, moment, properties, event_id = self.content
+        """The idempotency key, 32 hex digits: from the caller's id with name and customer, else from everything."""
+        vendor, name, identity, moment, properties, event_id = self
         content: Any = event_id
         if event_id is None:
             content = [moment and (moment - _EPOCH) // _MICROSECOND, properties]
         customer = {key: str(value) for key, value in identity.items()}
         text = orjson.dumps([vendor, name, customer, content], option=orjson.OPT_SORT_KEYS)
         return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+class Piece(Protocol):
+    """One event on its vendor's wire: its piece of a request body, and what it says."""
+
+    @property
+    def body(self) -> bytes:
+        """JSON document, or what the vendor makes one of."""
+
+    @property
+    def content(self) -> Content:
+        """What the event says."""
+
+
+class Encoded(NamedTuple):
+    """A piece by itself."""
+
+    body: bytes
+    content: Content
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Makes pieces of requests without an event, from what one would say."""
+
+    @property
+    def conn_type(self) -> str:
+        """The vendor of the contents."""
+
+    @property
+    def max_bulk_properties(self) -> int:
+        """Events with more properties have to be encoded one by one."""
+
+    def render_time(self, moment: datetime) -> str:
+        """A time among the properties."""
+
+    def write(self, content: Content) -> bytes:
+        """The event on the vendor's wire.
+
+        :raises InvalidEvent: the vendor would refuse it.
+        """
 
 
 class Page(NamedTuple):
@@ -114,8 +161,7 @@ class Verdict(Enum):
     REFUSED = "refused"  # credentials, project or URL: no further request can succeed
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A verdict with its grounds.
 
     :param code: the vendor's error code, or `http_<status>` where it gives none.

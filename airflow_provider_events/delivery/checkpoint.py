@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -220,11 +220,12 @@ class Span:
 
     before: tuple[int, Any]
     rows: Sequence[tuple[Any, ...]]
-    done: set[int] = field(default_factory=set)
+    done: Collection[int] = ()
 
     def alone(self) -> Self:
         """The same span, keeping no more of its rows than it needs: it may be open for long."""
-        self.rows = [row[:2] for row in self.rows]
+        if any(len(row) > 2 for row in self.rows):
+            self.rows = [row[:2] for row in self.rows]
         return self
 
     def open_rows(self) -> tuple[OpenRows, ...]:
@@ -270,10 +271,9 @@ class Frontier:
         if span.rows:
             self._open[span] = None
 
-    def settled(self, span: Span, rows: Iterable[int], outcome: Tally) -> None:
-        """Rows of `span` have their outcome."""
-        self.tally.add(outcome)
-        span.done.update(rows)
+    def settled(self, span: Span, rows: Collection[int]) -> None:
+        """Rows of `span` have their outcome; it is counted in `tally`."""
+        span.done = {*span.done, *rows} if span.done else rows
         if len(span.done) == len(span.rows):
             self._open.pop(span, None)
 

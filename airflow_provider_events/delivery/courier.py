@@ -15,7 +15,7 @@ from airflow_provider_events.delivery.pacing import (
     retry_after_seconds,
     sleep_unless,
 )
-from airflow_provider_events.delivery.transport import AiohttpTransport, Endpoint, Transport, TransportError
+from airflow_provider_events.delivery.transport import Endpoint, Transport, TransportError, open_transport
 from airflow_provider_events.exceptions import CredentialsRefused, RateLimited, VendorUnavailable
 from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
 
@@ -142,5 +142,5 @@ def _facts(answer: Answer, reading: Outcome) -> Facts:
 @asynccontextmanager
 async def alone(endpoint: Endpoint, requests_per_minute: float | None = None) -> AsyncIterator[Courier]:
     """A courier with a transport of its own, for single calls and look-ups."""
-    async with AiohttpTransport(endpoint) as transport:
+    async with open_transport(endpoint) as transport:
         yield Courier(transport, Pacer(requests_per_minute), RetryPolicy(), asyncio.Event(), Counters())

@@ -24,7 +24,7 @@ from airflow_provider_events.delivery.rows import Item
 from airflow_provider_events.delivery.transport import Transport
 from airflow_provider_events.delivery.waiting import Held, Waiting
 from airflow_provider_events.exceptions import DeliveryInterrupted, EntryMissing
-from airflow_provider_events.exchange import Answer, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Outcome, Piece, Request, Verdict
 
 __all__ = ["Engine", "Limits", "Wire"]
 
@@ -42,7 +42,7 @@ class Wire(Protocol):
     def piece_overhead(self) -> int:
         """Bytes at most that an event costs in a body beside its own; the envelope costs no more either."""
 
-    def request(self, pieces: Sequence[Encoded]) -> Request:
+    def request(self, pieces: Sequence[Piece]) -> Request:
         """One request for these events."""
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
@@ -191,12 +191,16 @@ class Engine:
         parts = [rows] if rows else []
         while parts:
             part = parts.pop()
-            request = self._wire.request([item.encoded for item, _ in part])
+            request = self._wire.request([item for item, _ in part])
             read = partial(self._wire.read, count=len(part))
             answer, reading = await self._courier.carry(request, read, patience)
             if isinstance(reading, list):
+                outcomes = list(zip(part, reading, strict=True))
+                if batch.held is None:
+                    self._delivered([row for row, outcome in outcomes if outcome.verdict is Verdict.DELIVERED])
+                    outcomes = [(row, outcome) for row, outcome in outcomes if outcome.verdict is not Verdict.DELIVERED]
                 again = []
-                for row, outcome in zip(part, reading, strict=True):
+                for row, outcome in outcomes:
                     if outcome.verdict is Verdict.RETRY:
                         again.append(row)
                     elif outcome.verdict is Verdict.REFUSED:

@@ -60,12 +60,14 @@ class Cut(NamedTuple):
 
     :param rows: all of them, faulty ones included.
     :param items: the events among them.
+    :param digest: of the source up to these rows; empty for rows that an earlier try took.
     :param group: rows that an earlier try left open: all those of the request that they were going to make, even if
         this request takes only a part of them, as batches may be smaller now.
     """
 
     rows: list[Row]
     items: list[Item]
+    digest: str = ""
     group: list[Row] | None = None
 
     def full(self, bounds: Bounds) -> bool:
@@ -149,10 +151,9 @@ class Reader:
             return span
         rows = cut.rows
         span = Span(self._before or chunks.taken, cut.items)
-        chunks.digest.update(b"".join([row_bytes(row) for row in rows]))
         self._before = last_row, last_key = rows[-1][:2]
         ledger.took(len(rows))
-        ledger.frontier.took(span, last_row, chunks.digest.hexdigest(), last_key)
+        ledger.frontier.took(span, last_row, cut.digest, last_key)
         if len(cut.items) < len(rows):
             self._reject(rows)
         return span
@@ -160,7 +161,7 @@ class Reader:
     def _reject(self, rows: Sequence[Row]) -> None:
         for row in rows:
             if isinstance(row, Faulty):
-                self._ledger.frontier.tally.add(self._ledger.rejected(row.record, row.rejection))
+                self._ledger.rejected(row.record, row.rejection)
 
     async def close(self, timeout_seconds: float) -> None:
         """Close the source on its own thread, without waiting longer than `timeout_seconds` for a slow one."""
@@ -192,26 +193,31 @@ def _cuts(chunks: Chunks, bounds: Bounds) -> Generator[list[Cut], None, None]:
             cuts = _cut(rows, left, bounds)
             left = Cut([], []) if cuts[-1].full(bounds) else cuts.pop()
             if cuts:
-                yield cuts
+                yield [_digested(cut, chunks.digest) for cut in cuts]
     except Exception:
         if left.rows:
-            yield [left]
+            yield [_digested(left, chunks.digest)]
         raise
     finally:
         if isinstance(source, Generator):
             source.close()
     if left.rows:
-        yield [left]
+        yield [_digested(left, chunks.digest)]
+
+
+def _digested(cut: Cut, digest: Digest) -> Cut:
+    digest.update(b"".join([row_bytes(row) for row in cut.rows]))
+    return cut._replace(digest=digest.hexdigest())
 
 
 def _cut(rows: Sequence[Row], left: Cut, bounds: Bounds) -> list[Cut]:
     """At least one cut; only the last one may be smaller than it could be."""
     batch_size, max_bytes, overhead = bounds
-    taken, items, _ = left
+    taken, items = left.rows, left.items
     cuts = [left]
-    size = overhead + sum(len(item.encoded.body) + overhead for item in items)
+    size = overhead + sum(len(item.body) + overhead for item in items)
     for row in rows:
-        needs = len(row.encoded.body) + overhead if isinstance(row, Item) else 0
+        needs = len(row.body) + overhead if isinstance(row, Item) else 0
         full = len(items) == batch_size or len(taken) == MAX_ROWS_PER_CUT
         if full or (items and size + needs > max_bytes):
             taken, items, size = [], [], overhead
@@ -295,7 +301,7 @@ class Lanes:
         while lane and len(batch.items) < batch_size:
             item, span = lane[0]
             identity = identity_of(item.record)
-            size += len(item.encoded.body) + overhead
+            size += len(item.body) + overhead
             if identity in identities or (batch.items and size > max_bytes):
                 break
             identities.add(identity)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from airflow_provider_events.delivery.checkpoint import Checkpoint, Frontier, Span, Tally
+from airflow_provider_events.delivery.checkpoint import Checkpoint, Frontier, Span
 from airflow_provider_events.delivery.observer import Counters
 from airflow_provider_events.delivery.sinks import RejectedSink, rejected_line
 from airflow_provider_events.events import DeliveryReport, Record, Rejection
@@ -54,20 +53,23 @@ class Ledger:
     def delivered(self, span: Span, rows: Collection[int]) -> None:
         """The vendor accepted the events of these rows."""
         self.counters.delivered += len(rows)
-        self.frontier.settled(span, rows, Tally(delivered=len(rows)))
+        self.frontier.tally.delivered += len(rows)
+        self.frontier.settled(span, rows)
 
     def skipped(self, span: Span, row: int) -> None:
         """One event was passed over, as its customer has no entry."""
         self.counters.skipped += 1
-        self.frontier.settled(span, (row,), Tally(skipped=1))
+        self.frontier.tally.skipped += 1
+        self.frontier.settled(span, (row,))
 
     def refused(self, span: Span, record: Record, outcome: Outcome) -> None:
         """The vendor rejected one event."""
         reason = without_values(outcome.reason, record.event.identity if record.event else {})
-        self.frontier.settled(span, (record.row,), self.rejected(record, Rejection(record.row, outcome.code, reason)))
+        self.rejected(record, Rejection(record.row, outcome.code, reason))
+        self.frontier.settled(span, (record.row,))
 
-    def rejected(self, record: Record, rejection: Rejection) -> Tally:
-        """One record is rejected for good; returns this as a tally."""
+    def rejected(self, record: Record, rejection: Rejection) -> None:
+        """One record is rejected for good."""
         self.counters.rejected += 1
         reason = self.counters.count_reason(rejection.summary)
         examples = self.examples.setdefault(reason, [])
@@ -75,7 +77,8 @@ class Ledger:
             examples.append(f"row {record.row}{_masked(record)}")
         if self._sink is not None:
             self._sink.write(rejected_line(self._vendor, record, rejection))
-        return Tally(rejected=1, reasons=Counter([reason]))
+        self.frontier.tally.rejected += 1
+        self.frontier.tally.reasons[reason] += 1
 
     def report(self) -> DeliveryReport:
         """The accounts as they stand."""

@@ -22,7 +22,7 @@ import orjson
 from airflow_provider_events.delivery.courier import Courier
 from airflow_provider_events.delivery.observer import Counters
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
-from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, AiohttpTransport, Endpoint
+from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, Transport, open_transport
 from airflow_provider_events.exceptions import InvalidEvent, VendorUnavailable
 from airflow_provider_events.exchange import Answer, Listing, Outcome, Page, Request, Verdict
 
@@ -269,7 +269,7 @@ class Line(NamedTuple):
 @dataclass(slots=True)
 class _Shared:
     line: Line
-    transport: AiohttpTransport
+    transport: Transport
     users: int = 0
 
 
@@ -296,7 +296,7 @@ async def open_line(endpoint: Endpoint, requests_per_minute: float | None, max_i
     )
     shared = lines.get(key)
     if shared is None:
-        transport = AiohttpTransport(endpoint)
+        transport = open_transport(endpoint)
         courier = Courier(transport, Pacer(requests_per_minute), RetryPolicy(), asyncio.Event(), Counters())
         shared = lines[key] = _Shared(Line(courier, asyncio.Semaphore(max_in_flight), max_in_flight), transport)
         await transport.__aenter__()

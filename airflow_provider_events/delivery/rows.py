@@ -1,4 +1,4 @@
-"""Rows on their way from a source to the wire: validated and encoded, together where the source can, else one by one."""
+"""Rows on their way from a source to the wire: validated and encoded, together or one by one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from airflow_provider_events.events import Event, Record, Rejection
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Content, Encoded
+from airflow_provider_events.exchange import Content, Encoded, Writer
 
-__all__ = ["Bulk", "Encoder", "Faulty", "Item", "Row", "Writer", "encode", "numbered", "prepare", "row_bytes"]
+__all__ = ["Bulk", "Encoder", "Faulty", "Item", "Row", "encode", "numbered", "prepare", "row_bytes"]
 
 Keys = Callable[[Sequence[Record]], Sequence[Any] | None]
 
@@ -23,13 +23,14 @@ class Item(NamedTuple):
 
     :param row: its number in the source.
     :param key: its key, where the source has a key column.
-    :param encoded: its piece of a request.
+    :param body: see `Piece`; so too `content`.
     :param records: holds the record it came from, at position `at`; made only when somebody asks for it.
     """
 
     row: int
     key: Any
-    encoded: Encoded
+    body: bytes
+    content: Content
     records: Sequence[Record]
     at: int
 
@@ -55,29 +56,8 @@ class Faulty(NamedTuple):
 Row = Item | Faulty
 
 
-class Writer(Protocol):
-    """A codec that can be given what an event says, without an event."""
-
-    @property
-    def conn_type(self) -> str:
-        """For the content."""
-
-    @property
-    def max_bulk_properties(self) -> int:
-        """Events with more properties have to be encoded one by one."""
-
-    def render_time(self, moment: datetime) -> str:
-        """A time among the properties."""
-
-    def write(self, content: Content) -> bytes:
-        """The event on the wire.
-
-        :raises InvalidEvent: the vendor would refuse it.
-        """
-
-
 class Encoder(Protocol):
-    """How records travel."""
+    """Makes pieces of requests from events."""
 
     @property
     def timestamp_sent(self) -> bool:
@@ -94,8 +74,13 @@ class Encoder(Protocol):
 class Bulk(Protocol):
     """Records that can be encoded together, without becoming events."""
 
-    def encoded(self, codec: Encoder, sent_at: datetime) -> Sequence[Encoded | None]:
-        """Each record on the wire; None for one that has to be encoded by itself."""
+    def encoded(
+        self, codec: Writer, sent_at: datetime | None
+    ) -> tuple[Sequence[bytes | None], Sequence[Content | None]]:
+        """Each record on the wire, at `sent_at` if it has no time, and what it says.
+
+        Twice None for one that has to be encoded by itself.
+        """
 
 
 def prepare(
@@ -124,15 +109,15 @@ def encode(codec: Encoder, event: Event, sent_at: datetime) -> Encoded:
 
 
 def _rows(chunk: Sequence[Record], codec: Encoder, sent_at: datetime, keys: Sequence[Any] | None) -> list[Row]:
-    if not isinstance(chunk, Bulk):
+    if not (isinstance(chunk, Bulk) and isinstance(codec, Writer)):
         return [_row(record, key, codec, sent_at) for record, key in zip(chunk, keys or repeat(None), strict=False)]
-    encoded = chunk.encoded(codec, sent_at)
+    bodies, contents = chunk.encoded(codec, sent_at if codec.timestamp_sent else None)
     first = chunk[0].row if chunk else 0
-    fields = zip(count(first), keys or repeat(None), encoded, repeat(chunk), count(), strict=False)
+    fields = zip(count(first), keys or repeat(None), bodies, contents, repeat(chunk), count(), strict=False)
     rows: list[Row] = list(map(_item, fields))
-    if None in encoded:
-        for at, done in enumerate(encoded):
-            if done is None:
+    if None in bodies:
+        for at, body in enumerate(bodies):
+            if body is None:
                 rows[at] = _row(chunk[at], rows[at].key, codec, sent_at)
     return rows
 
@@ -144,7 +129,7 @@ def _row(record: Record, key: Any, codec: Encoder, sent_at: datetime) -> Row:
     event, fault = record.event, record.fault
     if event is not None:
         try:
-            return Item(record.row, key, encode(codec, event, sent_at), (record,), 0)
+            return Item(record.row, key, *encode(codec, event, sent_at), (record,), 0)
         except InvalidEvent as error:
             fault = error
     field, reason = (fault.field, fault.reason) if fault else ("event", "missing")
@@ -153,7 +138,7 @@ def _row(record: Record, key: Any, codec: Encoder, sent_at: datetime) -> Row:
 
 def row_bytes(row: Row) -> bytes:
     """What a row contributes to the digest of its source."""
-    return row.encoded.body if isinstance(row, Item) else row.rejection.summary.encode()
+    return row.body if isinstance(row, Item) else row.rejection.summary.encode()
 
 
 def numbered(row: Row, number: int) -> Row:

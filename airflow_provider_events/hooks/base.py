@@ -227,7 +227,7 @@ class EventsHook(BaseHook):
         from airflow_provider_events.delivery.observer import LogObserver
         from airflow_provider_events.delivery.options import DeliveryOptions
         from airflow_provider_events.delivery.sinks import RejectedSink
-        from airflow_provider_events.delivery.transport import AiohttpTransport
+        from airflow_provider_events.delivery.transport import open_transport
         from airflow_provider_events.hooks.rejected import rejected_file, writable
         from airflow_provider_events.hooks.sending import limits_of
 
@@ -244,7 +244,7 @@ class EventsHook(BaseHook):
             sink = RejectedSink(writable(file, "rejected_path"))
         plan = Plan(self.conn_type, wanted, limits, quota, sent_at, fingerprint)
         self._delivery = Delivery(
-            codec or self.vendor, lambda: AiohttpTransport(endpoint), plan, LogObserver(log), sink, store
+            codec or self.vendor, lambda: open_transport(endpoint), plan, LogObserver(log), sink, store
         )
         if self._stopped:
             self._delivery.stop()

@@ -9,7 +9,7 @@ from airflow_provider_events.delivery.courier import alone
 from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.rows import encode
 from airflow_provider_events.delivery.ledger import without_values
-from airflow_provider_events.delivery.transport import AiohttpTransport, TransportError
+from airflow_provider_events.delivery.transport import TransportError, open_transport
 from airflow_provider_events.events import Event, Receipt
 from airflow_provider_events.exceptions import ConfigurationError, DeliveryError, EntryMissing, EventRejected
 from airflow_provider_events.exchange import Verdict
@@ -49,7 +49,7 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
         )
     return Receipt(
         hook.conn_type,
-        encoded.key,
+        encoded.content.key,
         answer.status,
         outcome.reference,
         request_id,
@@ -61,7 +61,7 @@ async def probe(hook: EventsHook) -> tuple[bool, str]:
     """Whether the vendor lets the connection in, and its words; see `EventsHook.test_connection`."""
     vendor = hook.vendor
     try:
-        async with AiohttpTransport(hook.endpoint(1)) as transport:
+        async with open_transport(hook.endpoint(1)) as transport:
             answer = await transport.send(vendor.probe())
     except TransportError as error:
         return False, f"{error}: check the API base URL {vendor.base_url}"

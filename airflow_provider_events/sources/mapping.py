@@ -16,7 +16,7 @@ from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent, MappingError
 from airflow_provider_events.values import kind
 
-__all__ = ["EventMapping", "RowMapper"]
+__all__ = ["EventMapping", "RowMapper", "event_id", "identifier"]
 
 Row = Sequence[Any]
 
@@ -101,11 +101,17 @@ class EventMapping(BaseModel):
 
 
 class RowMapper:
-    """Turns rows with the columns it was bound to into events; positions are looked up once."""
+    """Turns rows with the columns it was bound to into events; positions are looked up once.
+
+    :ivar name: position of the name; None where it is constant. So too `timestamp` and `id`.
+    :ivar identity: key and position of each id.
+    :ivar properties: name and position of each property.
+    :ivar zone: of times that come without one.
+    """
 
     def __init__(self, mapping: EventMapping, columns: Sequence[str]) -> None:
-        self._mapping = mapping
-        self._zone: tzinfo | None = ZoneInfo(mapping.timezone) if mapping.timezone else None
+        self.mapping = mapping
+        self.zone: tzinfo | None = ZoneInfo(mapping.timezone) if mapping.timezone else None
         at = {column: position for position, column in enumerate(columns)}
         if len(at) < len(columns):
             twice = next(column for column in columns if list(columns).count(column) > 1)
@@ -122,31 +128,31 @@ class RowMapper:
                 f"the columns are {', '.join(columns)}"
             )
 
-        self._name = position(mapping.name_column, "name_column") if mapping.name_column else None
-        self._identity = [(key, position(column, f"identity.{key}")) for key, column in mapping.identity.items()]
-        self._timestamp = position(mapping.timestamp, "timestamp") if mapping.timestamp else None
-        self._id = position(mapping.id, "id") if mapping.id else None
-        used = {self._name, self._timestamp, self._id, *(at for _, at in self._identity)}
+        self.name = position(mapping.name_column, "name_column") if mapping.name_column else None
+        self.identity = [(key, position(column, f"identity.{key}")) for key, column in mapping.identity.items()]
+        self.timestamp = position(mapping.timestamp, "timestamp") if mapping.timestamp else None
+        self.id = position(mapping.id, "id") if mapping.id else None
+        used = {self.name, self.timestamp, self.id, *(at for _, at in self.identity)}
         if mapping.properties is None:
-            self._properties = [(column, n) for column, n in at.items() if n not in used]
+            self.properties = [(column, n) for column, n in at.items() if n not in used]
         else:
-            self._properties = [
+            self.properties = [
                 (key, position(column, f"properties.{key}")) for key, column in mapping.properties.items()
             ]
-        self._columns = columns
+        self.columns = columns
 
     def check_times(self, rows: Sequence[Row]) -> None:
         """Make sure that times come with a zone, as far as these rows show.
 
         :raises MappingError: naming the column and the line to add.
         """
-        if self._zone is not None:
+        if self.zone is not None:
             return
         for row in rows:
-            for at in (self._timestamp, *(at for _, at in self._properties)):
-                if at is not None and _is_naive(row[at], text_too=at == self._timestamp):
+            for at in (self.timestamp, *(at for _, at in self.properties)):
+                if at is not None and _is_naive(row[at], text_too=at == self.timestamp):
                     raise MappingError(
-                        f"mapping: the times of column {self._columns[at]!r} come without a zone; add "
+                        f"mapping: the times of column {self.columns[at]!r} come without a zone; add "
                         f'"timezone": "Europe/Bucharest" (the zone they are in) to the mapping, or cast them in SQL'
                     )
 
@@ -155,35 +161,37 @@ class RowMapper:
 
         :raises InvalidEvent: naming the field and the reason.
         """
-        mapping = self._mapping
-        identity = {key: _identifier(row[at], key) for key, at in self._identity if row[at] is not None}
-        name: Any = mapping.name if self._name is None else row[self._name]
+        mapping = self.mapping
+        identity = {key: identifier(row[at], key) for key, at in self.identity if row[at] is not None}
+        name: Any = mapping.name if self.name is None else row[self.name]
         timestamp = None
-        if self._timestamp is not None:
-            timestamp = self._aware(row[self._timestamp], text_too=True)
+        if self.timestamp is not None:
+            timestamp = self.aware(row[self.timestamp], text_too=True)
             if timestamp is None:
                 raise InvalidEvent("timestamp", "NULL; filter such rows out in SQL, or use COALESCE")
-        properties = {key: self._aware(row[at]) for key, at in self._properties}
+        properties = {key: self.aware(row[at]) for key, at in self.properties}
         if mapping.nulls != "send" and None in properties.values():
             empty = [key for key, value in properties.items() if value is None]
             if mapping.nulls == "fail":
                 raise InvalidEvent(f"properties.{empty[0]}", "NULL, and the mapping says nulls=fail")
             for key in empty:
                 del properties[key]
-        event_id: Any = None if self._id is None else _event_id(row[self._id])
-        return Event(name, identity, timestamp, properties, event_id)
+        own_id: Any = None if self.id is None else event_id(row[self.id])
+        return Event(name, identity, timestamp, properties, own_id)
 
-    def _aware(self, value: Any, text_too: bool = False) -> Any:
-        if self._zone is not None:
+    def aware(self, value: Any, text_too: bool = False) -> Any:
+        """A time without a zone in that of the mapping; every other value as it is."""
+        if self.zone is not None:
             if isinstance(value, datetime):
-                return value if value.tzinfo else value.replace(tzinfo=self._zone)
+                return value if value.tzinfo else value.replace(tzinfo=self.zone)
             if text_too and isinstance(value, str):
                 moment = _parsed(value)
-                return moment.replace(tzinfo=self._zone) if moment and moment.tzinfo is None else value
+                return moment.replace(tzinfo=self.zone) if moment and moment.tzinfo is None else value
         return value
 
 
-def _identifier(value: Any, key: str) -> Any:
+def identifier(value: Any, key: str) -> Any:
+    """An id as text or whole number where a database gives it as something else; every other value as it is."""
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, float) and value.is_integer():
@@ -195,7 +203,11 @@ def _identifier(value: Any, key: str) -> Any:
     return value
 
 
-def _event_id(value: Any) -> str | int:
+def event_id(value: Any) -> str | int:
+    """A column's value as an event's own id.
+
+    :raises InvalidEvent: it is of a kind that makes no id.
+    """
     if isinstance(value, str | int) and not isinstance(value, bool):
         return value
     if isinstance(value, bytes | bytearray | memoryview):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from airflow_provider_events.events import Event, Record
 from airflow_provider_events.exceptions import InvalidEvent, MappingError
+from airflow_provider_events.sources.bulk import BulkEncoder
 from airflow_provider_events.sources.mapping import EventMapping, RowMapper
 from airflow_provider_events.sources.sql import SqlSource
 from airflow_provider_events.values import kind
 
+if TYPE_CHECKING:
+    from airflow_provider_events.exchange import Content, Writer
+
 __all__ = ["EventRecords", "SqlRecords"]
 
-CHUNK_SIZE = 500
+CHUNK_SIZE = 500  # rows that are encoded together; more would not stay in a processor's cache
 
 
 class SqlRecords:
@@ -27,7 +32,6 @@ class SqlRecords:
         self._source = source
         self._mapping = mapping
         self._key_column = key_column
-        self._key_name = key_column
 
     @property
     def keyed(self) -> bool:
@@ -35,11 +39,12 @@ class SqlRecords:
         return self._key_column is not None
 
     def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
-        """The key of each row; None without a key column."""
-        name = self._key_name
-        return [record.data.get(name) if record.data else None for record in records] if name else None
+        """The key of each row of a chunk; None without a key column."""
+        if self._key_column is None or not isinstance(records, MappedRows):
+            return None
+        return records.column(self._key_column)
 
-    def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
+    def records(self, after: Any = None, first_row: int = 1) -> Iterator[MappedRows]:
         """All rows, or those behind the key `after`, numbered from `first_row`.
 
         :raises MappingError: a column is not there, or times lack a zone; with the first chunk.
@@ -50,12 +55,55 @@ class SqlRecords:
         for chunk in self._source.chunks(after=after):
             if mapper is None:
                 mapper = self._mapping.bind(chunk.columns)
-                self._key_name = _spelled(self._key_column, chunk.columns)
+                encoder = BulkEncoder(mapper)
             if chunk.rows and not checked:
                 mapper.check_times(chunk.rows)
                 checked = True
-            yield [_record(row + n, mapper, values, chunk.columns) for n, values in enumerate(chunk.rows)]
+            for at in range(0, len(chunk.rows), CHUNK_SIZE):
+                yield MappedRows(row + at, chunk.rows[at : at + CHUNK_SIZE], mapper, encoder)
             row += len(chunk.rows)
+
+
+class MappedRows(Sequence[Record]):
+    """One chunk of a query as records, each made only when somebody asks for it; or all of them on the wire at once.
+
+    :param first_row: number of the first one.
+    :param encoder: that of the chunks before; it knows the kinds of the columns.
+    """
+
+    def __init__(self, first_row: int, rows: Sequence[Sequence[Any]], mapper: RowMapper, encoder: BulkEncoder) -> None:
+        self._first_row = first_row
+        self._rows = rows
+        self._mapper = mapper
+        self._encoder = encoder
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Record]: ...
+
+    def __getitem__(self, at: int | slice) -> Record | Sequence[Record]:
+        if isinstance(at, slice):
+            return [self[position] for position in range(*at.indices(len(self)))]
+        position = range(len(self))[at]
+        return _record(self._first_row + position, self._mapper, self._rows[position], self._mapper.columns)
+
+    def column(self, name: str) -> list[Any]:
+        """The values of one column; databases fold the case of names."""
+        columns = self._mapper.columns
+        folded = [column.lower() for column in columns]
+        at = columns.index(name) if name in columns else folded.index(name.lower())
+        return [row[at] for row in self._rows]
+
+    def encoded(
+        self, codec: Writer, sent_at: datetime | None
+    ) -> tuple[Sequence[bytes | None], Sequence[Content | None]]:
+        """See `BulkEncoder.encode`."""
+        return self._encoder.encode(self._rows, codec, sent_at)
 
 
 class EventRecords:
@@ -84,12 +132,6 @@ class EventRecords:
         mappers = _Mappers(self._mapping) if self._mapping else None
         while chunk := list(islice(numbered, CHUNK_SIZE)):
             yield [_event_record(n, value) if mappers is None else mappers.record(n, value) for n, value in chunk]
-
-
-def _spelled(column: str | None, columns: Sequence[str]) -> str | None:
-    """`column` as the query spells it; databases fold the case of names."""
-    folded = {name.lower(): name for name in columns}
-    return column if column is None or column in columns else folded.get(column.lower())
 
 
 def _event_record(row: int, value: Event | Mapping[str, Any]) -> Record:

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
@@ -19,7 +19,7 @@ import orjson
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Encoded, Listing, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Encoded, Listing, Outcome, Piece, Request, Verdict
 from airflow_provider_events.values import iso_utc, json_object
 from airflow_provider_events.vendors.connection import (
     COMMON_EXTRAS,
@@ -52,7 +52,7 @@ class Upserts(ABC):
         """
 
     @abstractmethod
-    def request(self, pieces: Sequence[Encoded]) -> Request:
+    def request(self, pieces: Sequence[Piece]) -> Request:
         """One request for 1 to `Vendor.max_batch_size` entries."""
 
     @abstractmethod
@@ -106,7 +106,7 @@ class Vendor(ABC):
         """
 
     @abstractmethod
-    def request(self, pieces: Sequence[Encoded]) -> Request:
+    def request(self, pieces: Sequence[Piece]) -> Request:
         """One request for 1 to `max_batch_size` events."""
 
     @abstractmethod
@@ -216,7 +216,7 @@ def found() -> Outcome:
 
 def delivered(reference: str | None = None) -> Outcome:
     """The vendor accepted it."""
-    return Outcome(Verdict.DELIVERED, reference=reference)
+    return Outcome(Verdict.DELIVERED, "", "", reference)
 
 
 def json_body(answer: Answer) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Encoded, Listing, Outcome, Page, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Listing, Outcome, Page, Piece, Request, Verdict
 from airflow_provider_events.values import parse_time
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
@@ -97,7 +97,7 @@ class Embeddables(Vendor):
         ((key, value),) = identity.items()
         return embeddable_id, key, value
 
-    def request(self, pieces: Sequence[Encoded]) -> Request:
+    def request(self, pieces: Sequence[Piece]) -> Request:
         """`POST /projects/{projectId}/events`."""
         return Request("POST", f"{self._project}/events", pieces[0].body)
 

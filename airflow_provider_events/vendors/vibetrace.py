@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Piece, Request, Verdict
 from airflow_provider_events.values import json_object
 from airflow_provider_events.vendors.base import (
     StandardField,
@@ -74,7 +74,7 @@ class Vibetrace(Vendor):
         user = {id_name: str(value) for id_name, value in identity.items()}
         typed: dict[str, Any]
         if name == "confirmation":
-            properties = _confirmation(dict(properties), event_id or Encoded(b"", content).key)
+            properties = _confirmation(dict(properties), event_id or content.key)
         elif name == "generic":
             inner = properties.get("generic")
             if not isinstance(inner, dict) or not inner.get("event_name"):
@@ -87,7 +87,7 @@ class Vibetrace(Vendor):
             typed = {"generic": {"generic": {"event_name": name, **properties}}}
         return dumps({"user": user, "event": typed})
 
-    def request(self, pieces: Sequence[Encoded]) -> Request:
+    def request(self, pieces: Sequence[Piece]) -> Request:
         """`POST /event`, without a trailing slash."""
         return Request("POST", "/event", pieces[0].body)
 
@@ -156,7 +156,7 @@ class UserUpserts(Upserts):
         attributes = json_object(event.properties, "properties")
         return Encoded(f"{path}\n".encode() + dumps(attributes), self._vendor.content(event, attributes))
 
-    def request(self, pieces: Sequence[Encoded]) -> Request:
+    def request(self, pieces: Sequence[Piece]) -> Request:
         """`PUT`, which may be repeated without harm."""
         path, _, body = pieces[0].body.partition(b"\n")
         return Request("PUT", f"{path.decode('ascii')}?upsert=true", body)

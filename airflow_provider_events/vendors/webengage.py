@@ -18,7 +18,7 @@ import orjson
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Piece, Request, Verdict
 from airflow_provider_events.values import json_object, json_value
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
@@ -130,14 +130,14 @@ class WebEngage(Vendor):
         """A date attribute."""
         return _date_attribute(moment)
 
-    def request(self, pieces: Sequence[Encoded]) -> Request:
+    def request(self, pieces: Sequence[Piece]) -> Request:
         """`POST …/events` for one event, `POST …/bulk-events` for more, with a hex `x-request-id` from the content."""
         return self.posted("events", pieces)
 
-    def posted(self, name: str, pieces: Sequence[Encoded]) -> Request:
+    def posted(self, name: str, pieces: Sequence[Piece]) -> Request:
         """One record by itself, or a bulk of them."""
         if len(pieces) == 1:
-            return Request("POST", f"{self._account}/{name}", pieces[0].body, {"x-request-id": pieces[0].key})
+            return Request("POST", f"{self._account}/{name}", pieces[0].body, {"x-request-id": pieces[0].content.key})
         body = f'{{"{name}":['.encode() + b",".join([piece.body for piece in pieces]) + b"]}"
         # Two bulks of the same bytes are not the same if their events have other ids or, below a second, other times.
         marks = [piece.content.id or getattr(piece.content.moment, "microsecond", 0) for piece in pieces]
@@ -232,7 +232,7 @@ class UserUpserts(Upserts):
             wire["attributes"] = attributes
         return Encoded(dumps(wire), self._vendor.content(event, wire))
 
-    def request(self, pieces: Sequence[Encoded]) -> Request:
+    def request(self, pieces: Sequence[Piece]) -> Request:
         """`POST …/users` for one, `POST …/bulk-users` for more."""
         return self._vendor.posted("users", pieces)
 

@@ -27,10 +27,10 @@ from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
 from airflow_provider_events.delivery.resume import Resumable
 from airflow_provider_events.delivery.rows import prepare
 from airflow_provider_events.delivery.sinks import RejectedSink
-from airflow_provider_events.delivery.transport import AiohttpTransport, Endpoint, Transport
+from airflow_provider_events.delivery.transport import Endpoint, Transport, open_transport
 from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Piece, Request, Verdict
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
 from tests.conftest import CUSTOMERS, IDENTITY_KEYS
 
@@ -172,6 +172,11 @@ def vendor_at(sandbox: Any, name: str, **changes: Any) -> Vendor:
     return registry()[name](ConnectionValues(f"{name}_default", **known, extra=given["extra"]))
 
 
+def opened(endpoint: Endpoint) -> Transport:
+    """What a delivery sends through; tests put another transport here."""
+    return open_transport(endpoint)
+
+
 def delivery(vendor: Vendor, *, timeout_seconds: float = 5.0, verify: bool | str = True, **changes: Any) -> Delivery:
     """A delivery to that vendor over HTTP; for `changes` see `planned`."""
     changes = {"batch_size": vendor.max_batch_size, **changes}
@@ -182,7 +187,7 @@ def delivery(vendor: Vendor, *, timeout_seconds: float = 5.0, verify: bool | str
         verify=verify,
         max_connections=changes.get("max_in_flight", MAX_IN_FLIGHT),
     )
-    return planned(vendor, lambda: AiohttpTransport(endpoint), vendor=vendor.conn_type, **changes)
+    return planned(vendor, lambda: opened(endpoint), vendor=vendor.conn_type, **changes)
 
 
 def planned(
@@ -322,7 +327,7 @@ class PlainWire:
         content = Content("plain", event.name, event.identity, event.timestamp, event.properties, event.id)
         return Encoded((event.id or "").encode(), content)
 
-    def request(self, pieces: Sequence[Encoded]) -> Request:
+    def request(self, pieces: Sequence[Piece]) -> Request:
         """All ids, with commas between them."""
         return Request("POST", "/", b",".join(piece.body for piece in pieces))
 

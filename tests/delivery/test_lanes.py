@@ -15,7 +15,7 @@ from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.feed import identity_of, lane_of
 from airflow_provider_events.delivery.job import Delivery, Plan
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.delivery.transport import AiohttpTransport, Endpoint
+from airflow_provider_events.delivery.transport import Endpoint, open_transport
 from airflow_provider_events.events import Event, Record
 from airflow_provider_events.exceptions import DeliveryInterrupted
 from airflow_provider_events.exchange import Answer, Request
@@ -84,7 +84,7 @@ def test_a_real_server_sees_each_customers_events_in_order_under_random_faults(b
     with odd_server(answer) as server:
         endpoint = Endpoint(server.url, {}, timeout_seconds=5.0, max_connections=6)
         plan = Plan("plain", IN_ORDER, Limits(batch_size, 6), None, SENT_AT, policy=QUICK)
-        report = Delivery(PlainWire(), lambda: AiohttpTransport(endpoint), plan, Silent()).run(of_customers(customers))
+        report = Delivery(PlainWire(), lambda: open_transport(endpoint), plan, Silent()).run(of_customers(customers))
     assert report.delivered == 1200
     assert report.retries > 50
     arrivals.check(customers)

@@ -7,39 +7,45 @@ import logging
 import ssl
 import traceback
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from airflow_provider_events.delivery.http1 import Http1Transport
 from airflow_provider_events.delivery.pacing import RetryPolicy
+from airflow_provider_events.delivery.proxied import AiohttpTransport
 from airflow_provider_events.delivery.transport import (
     MAX_ANSWER_BYTES,
-    AiohttpTransport,
     Endpoint,
     TransportError,
+    open_transport,
     tls_context,
 )
 from airflow_provider_events.exceptions import CredentialsRefused, VendorUnavailable
 from airflow_provider_events.exchange import Answer, Request
+from tests.delivery import harness
 from tests.delivery.harness import OddServer, delivery, events, odd_server, records, vendor_at
 
 SECRET = "very-secret-key"
 SHORT = RetryPolicy(budget_seconds=0.5, base_seconds=0.05, cap_seconds=0.1)
 
 
+@pytest.fixture(params=[Http1Transport, AiohttpTransport], ids=["http1", "aiohttp"])
+def each_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the harness opens: they keep the same contract."""
+    monkeypatch.setattr(harness, "opened", request.param)
+
+
+over_each = pytest.mark.usefixtures("each_transport")
+
+
 def send(url: str, request: Request | None = None, **options: Any) -> Answer:
     """One request through a transport of its own."""
 
     async def main() -> Answer:
-        async with AiohttpTransport(Endpoint(url, {"X-Key": SECRET}, **options)) as transport:
+        async with harness.opened(Endpoint(url, {"X-Key": SECRET}, **options)) as transport:
             return await transport.send(request or Request("POST", "/events", b"{}"))
 
     return asyncio.run(main())
@@ -58,6 +64,7 @@ def echo() -> Iterator[OddServer]:
         yield server
 
 
+@over_each
 def test_a_request_arrives_as_it_was_made(echo: OddServer) -> None:
     request = Request("PUT", "/a%2Fb/~c?d=%7Ee", b'{"f":1}', {"x-request-id": "00ff"})
     answer = send(echo.url + "/v1", request)
@@ -71,6 +78,7 @@ def test_a_request_arrives_as_it_was_made(echo: OddServer) -> None:
     assert (answer.status, answer.headers["x-odd"]) == (200, "1")
 
 
+@over_each
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_no_redirect_is_followed(status: int) -> None:
     """A key must not travel to where an answer points."""
@@ -83,18 +91,20 @@ def test_no_redirect_is_followed(status: int) -> None:
         assert server.requests == 1
 
 
+@over_each
 def test_no_cookie_is_kept() -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(text=request.headers.get("Cookie", "none"), headers={"Set-Cookie": "session=1"})
 
     async def main() -> list[bytes]:
-        async with AiohttpTransport(Endpoint(server.url, {})) as transport:
+        async with harness.opened(Endpoint(server.url, {})) as transport:
             return [(await transport.send(Request("GET", "/"))).body for _ in range(2)]
 
     with odd_server(answer) as server:
         assert asyncio.run(main()) == [b"none", b"none"]
 
 
+@over_each
 def test_an_endless_answer_is_cut_off() -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -109,6 +119,7 @@ def test_an_endless_answer_is_cut_off() -> None:
         assert len(send(server.url).body) == MAX_ANSWER_BYTES
 
 
+@over_each
 def test_an_answer_that_takes_too_long_is_none() -> None:
     release = asyncio.Event()
 
@@ -121,6 +132,7 @@ def test_an_answer_that_takes_too_long_is_none() -> None:
     assert not caught.value.final
 
 
+@over_each
 @pytest.mark.parametrize("max_connections", [1, 3])
 def test_no_more_connections_are_open_than_allowed(max_connections: int) -> None:
     async def answer(request: web.Request) -> web.Response:
@@ -129,7 +141,7 @@ def test_no_more_connections_are_open_than_allowed(max_connections: int) -> None
 
     async def main() -> None:
         endpoint = Endpoint(server.url, {}, max_connections=max_connections)
-        async with AiohttpTransport(endpoint) as transport:
+        async with harness.opened(endpoint) as transport:
             await asyncio.gather(*(transport.send(Request("GET", "/")) for _ in range(20)))
 
     with odd_server(answer) as server:
@@ -137,6 +149,7 @@ def test_no_more_connections_are_open_than_allowed(max_connections: int) -> None
         assert server.most_open == max_connections
 
 
+@over_each
 def test_a_delivery_has_no_more_requests_open_than_allowed() -> None:
     async def answer(request: web.Request) -> web.Response:
         await asyncio.sleep(0.005)
@@ -159,6 +172,7 @@ def odd_bloomreach(url: str) -> Any:
 # -- hosts that are not there --------------------------------------------------------------------------------------
 
 
+@over_each
 @pytest.mark.parametrize("host", ["http://127.0.0.1:1", "http://events.invalid", "https://127.0.0.1:1"])
 def test_an_unreachable_host_is_named_within_the_budget(host: str) -> None:
     job = delivery(odd_bloomreach(host), policy=SHORT, max_in_flight=2)
@@ -172,6 +186,7 @@ def test_an_unreachable_host_is_named_within_the_budget(host: str) -> None:
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
+@over_each
 def test_a_server_that_speaks_no_http_is_named(unused_tcp_port: int) -> None:
     async def main() -> None:
         async def noise(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -181,7 +196,7 @@ def test_a_server_that_speaks_no_http_is_named(unused_tcp_port: int) -> None:
             writer.close()
 
         server = await asyncio.start_server(noise, "127.0.0.1", unused_tcp_port)
-        async with server, AiohttpTransport(Endpoint(f"http://127.0.0.1:{unused_tcp_port}", {})) as transport:
+        async with server, harness.opened(Endpoint(f"http://127.0.0.1:{unused_tcp_port}", {})) as transport:
             with pytest.raises(TransportError, match=f"127.0.0.1:{unused_tcp_port}") as caught:
                 await transport.send(Request("GET", "/"))
         assert not caught.value.final
@@ -191,57 +206,22 @@ def test_a_server_that_speaks_no_http_is_named(unused_tcp_port: int) -> None:
 
 @pytest.mark.parametrize("proxy", ["http://user:pass-word@127.0.0.1:1", "http://user:pass-word@events.invalid:3128"])
 def test_a_proxy_that_is_not_there_is_no_leak(proxy: str, echo: OddServer) -> None:
+    async def main() -> None:
+        async with open_transport(Endpoint(echo.url, {"X-Key": SECRET}, proxy=proxy)) as transport:
+            await transport.send(Request("GET", "/"))
+
     with pytest.raises(TransportError) as caught:
-        send(echo.url, proxy=proxy)
+        asyncio.run(main())
     assert "pass-word" not in "".join(traceback.format_exception(caught.value))
     assert echo.requests == 0
 
 
+def test_only_a_proxy_needs_another_client() -> None:
+    assert type(open_transport(Endpoint("https://example.com", {}))) is Http1Transport
+    assert type(open_transport(Endpoint("https://example.com", {}, proxy="http://proxy:3128"))) is AiohttpTransport
+
+
 # -- certificates --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
-    """A CA that nobody knows (its bundle), and a server's context with a certificate of it for 127.0.0.1."""
-    folder = tmp_path_factory.mktemp("tls")
-    ca_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Nobody's CA")])
-    now = datetime.now(UTC)
-
-    def builder(subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(ca_name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-        )
-
-    signs = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
-    ca = (
-        builder(ca_name, ca_key)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(signs, critical=True)
-        .sign(ca_key, hashes.SHA256())
-    )
-    leaf = (
-        builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")]), server_key)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    bundle, chain = folder / "ca.pem", folder / "server.pem"
-    bundle.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-    private = server_key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    chain.write_bytes(private + leaf.public_bytes(serialization.Encoding.PEM))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain)
-    return bundle, context
 
 
 async def accept(request: web.Request) -> web.Response:
@@ -258,6 +238,7 @@ def secure(authority: tuple[Path, ssl.SSLContext]) -> Iterator[OddServer]:
     logging.getLogger("asyncio").setLevel(logging.NOTSET)
 
 
+@over_each
 def test_an_untrusted_certificate_ends_it_at_once_and_says_so(secure: OddServer) -> None:
     job = delivery(odd_bloomreach(secure.url), batch_size=1)
     with pytest.raises(CredentialsRefused, match=r"the TLS certificate of 127\.0\.0\.1:\d+ is not trusted") as caught:
@@ -268,6 +249,7 @@ def test_an_untrusted_certificate_ends_it_at_once_and_says_so(secure: OddServer)
     assert secure.requests == 0
 
 
+@over_each
 @pytest.mark.parametrize("trust", ["bundle", "anything"])
 def test_a_certificate_is_trusted_where_the_connection_says_so(
     trust: str, secure: OddServer, authority: tuple[Path, ssl.SSLContext]

@@ -51,7 +51,7 @@ HEX_KEY = re.compile(r"[0-9a-f]{32}")
 
 
 def key(conn_type: str, **changes: Any) -> str:
-    return vendor(conn_type).encode(event_for(conn_type, **changes)).key
+    return vendor(conn_type).encode(event_for(conn_type, **changes)).content.key
 
 
 def test_every_vendor_has_a_dialect() -> None:
@@ -95,14 +95,14 @@ def test_the_default_of_every_extra_field_is_valid(conn_type: str) -> None:
 def test_ids_are_the_same_on_every_encoding(conn_type: str) -> None:
     first, second = (vendor(conn_type).encode(event_for(conn_type)) for _ in range(2))
     assert first == second
-    assert HEX_KEY.fullmatch(first.key)
+    assert HEX_KEY.fullmatch(first.content.key)
 
 
 def test_ids_are_the_same_in_another_process() -> None:
     program = (
         "from tests.vendors.wires import *\n"
         "import json\n"
-        "print(json.dumps({name: vendor(name).encode(event_for(name)).key for name in DIALECTS}))\n"
+        "print(json.dumps({name: vendor(name).encode(event_for(name)).content.key for name in DIALECTS}))\n"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": os.getcwd()}
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
@@ -177,7 +177,7 @@ def test_two_vendors_share_no_key(conn_type: str) -> None:
     keys = []
     for each in VENDORS:
         with suppress(InvalidEvent):
-            keys.append(vendor(each).encode(event).key)
+            keys.append(vendor(each).encode(event).content.key)
     assert len(set(keys)) == len(keys) >= 1
 
 
@@ -686,5 +686,5 @@ def test_monstrous_answers_are_no_acceptance(conn_type: str, status: int, body: 
 def test_reading_needs_no_more_than_the_answer(conn_type: str) -> None:
     chosen = vendor(conn_type)
     read: Callable[..., Any] = chosen.read
-    bare = replace(answer(503), headers={})
+    bare = answer(503)._replace(headers={})
     assert read(bare, 1) == read(bare, 1)

@@ -1,0 +1,224 @@
+"""Many rows at once: checked by pydantic's core, and written to the wire without an event for each.
+
+Only what is plainly right goes this way. A row that does not fit, or that the vendor refuses, is left to the careful
+way that knows every kind of value and finds the words for what is wrong: an `Event`, encoded by itself. So both ways
+take the same rows and write the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import partial, reduce
+from itertools import repeat
+from operator import or_
+from types import GenericAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from pydantic import ConfigDict, Field, InstanceOf, StringConstraints, TypeAdapter, ValidationError
+
+from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.exchange import Content
+from airflow_provider_events.sources.mapping import RowMapper, event_id, identifier
+from airflow_provider_events.values import json_value
+
+if TYPE_CHECKING:
+    from airflow_provider_events.exchange import Writer
+
+__all__ = ["BulkEncoder"]
+
+Row: TypeAlias = Sequence[Any]
+Rows: TypeAlias = Sequence[Row]
+Dicts: TypeAlias = list[dict[str, Any] | None]
+
+# What stands on the wire as it is; strictly so, as pydantic would else take a "1" for a number.
+Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PLAIN: dict[type, Any] = {str: str, bool: bool, int: Integer, float: Finite, type(None): None}
+IDS: dict[type, Any] = {str: Filled, int: Integer}
+TIMES: dict[type, Any] = {str: str, datetime: InstanceOf[datetime]}
+
+# A larger share of rows that do not fit shows that there is something to be learned.
+MISFITS = 0.1
+
+_content: Callable[[Iterable[Any]], Content] = partial(tuple.__new__, Content)
+
+
+class BulkEncoder:
+    """Encodes rows of the same columns; which kinds of values these hold is learned from the rows themselves.
+
+    A method that makes a column of what the rows say has None in it for each row that has to go the careful way.
+    """
+
+    def __init__(self, mapper: RowMapper) -> None:
+        self._mapper = mapper
+        self._named = all(name for name, _ in [*mapper.identity, *mapper.properties])
+        columns = {*(at for _, at in [*mapper.identity, *mapper.properties]), mapper.timestamp, mapper.id}
+        self._kinds: dict[int, set[type]] = {at: set() for at in columns if at is not None}
+        self._properties, self._identity = _dicts(mapper.properties), _dicts(mapper.identity)
+
+    def encode(
+        self, rows: Rows, codec: Writer, sent_at: datetime | None
+    ) -> tuple[Sequence[bytes | None], Sequence[Content | None]]:
+        """Each row on the wire, at `sent_at` if it has no time, and what it says.
+
+        Twice None for a row that has to go the careful way.
+        """
+        bodies: list[bytes | None] = [None] * len(rows)
+        contents: list[Content | None] = [None] * len(rows)
+        if not rows or not self._named or len(self._mapper.properties) > codec.max_bulk_properties:
+            return bodies, contents
+        if not any(self._kinds.values()):
+            self._learn(rows)
+        unfit = self._unfit(rows)
+        if len(unfit) > MISFITS * len(rows) and self._learn(rows):
+            unfit = self._unfit(rows)
+        fit = [at for at in range(len(rows)) if at not in unfit] if unfit else range(len(rows))
+        write = codec.write
+        for at, content in zip(fit, self._contents([rows[at] for at in fit], codec, sent_at), strict=True):
+            if content is not None:
+                try:
+                    bodies[at], contents[at] = write(content), content
+                except (ValueError, OverflowError):
+                    continue
+        return bodies, contents
+
+    def _learn(self, rows: Rows) -> bool:
+        """Take note of the kinds of values in each column; False if there is nothing new."""
+        known = sum(map(len, self._kinds.values()))
+        for at, kinds in self._kinds.items():
+            kinds.update({type(row[at]) for row in rows})
+        if known == sum(map(len, self._kinds.values())):
+            return False
+        mapper, kinds_of = self._mapper, self._kinds
+        self._odd = [name for name, at in mapper.properties if kinds_of[at] - PLAIN.keys()]
+        self._nullable = any(type(None) in kinds_of[at] for _, at in mapper.properties)
+        fields = {at: _one_of(kinds_of[at], PLAIN) for name, at in mapper.properties if name not in self._odd}
+        if mapper.timestamp is not None:
+            fields[mapper.timestamp] = _one_of(kinds_of[mapper.timestamp], TIMES)
+        if mapper.name is not None:
+            fields[mapper.name] = Filled
+        ids = [at for _, at in mapper.identity]
+        optional = {type(None)} if len(ids) == 1 else set()  # the only id has to be there, one of several need not
+        self._plain_identity = all(kinds_of[at] - optional <= IDS.keys() for at in ids)
+        self._plain_id = mapper.id is not None and kinds_of[mapper.id] <= IDS.keys()
+        for at in (*(ids if self._plain_identity else ()), *([mapper.id] if self._plain_id else ())):
+            fields[at] = _one_of(kinds_of[at], IDS)
+        columns = tuple(fields.get(at, Any) for at in range(len(mapper.columns)))
+        kind: Any = GenericAlias(list, GenericAlias(tuple, columns))
+        self._validate = TypeAdapter[Any](kind, config=ConfigDict(strict=True)).validator.validate_python
+        return True
+
+    def _unfit(self, rows: Rows) -> Collection[int]:
+        """Positions of the rows that are not what was learned."""
+        try:
+            self._validate(rows)
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_context=False, include_input=False)
+            return {int(fault["loc"][0]) for fault in faults}
+        return ()
+
+    def _contents(self, rows: Rows, codec: Writer, sent_at: datetime | None) -> Sequence[Content | None]:
+        mapper = self._mapper
+        columns: list[Iterable[Any]] = [
+            repeat(codec.conn_type),
+            repeat(mapper.mapping.name) if mapper.name is None else [row[mapper.name] for row in rows],
+            self._identities(rows),
+            repeat(sent_at) if mapper.timestamp is None else self._moments([row[mapper.timestamp] for row in rows]),
+            self._plain_properties(rows, codec),
+            repeat(None) if mapper.id is None else self._ids([row[mapper.id] for row in rows]),
+        ]
+        contents: list[Content | None] = list(map(_content, zip(*columns, strict=False)))
+        for column in columns:
+            if isinstance(column, list) and None in column:
+                contents = [None if value is None else at for at, value in zip(contents, column, strict=True)]
+        return contents
+
+    def _identities(self, rows: Rows) -> Dicts:
+        return self._identity(rows) if self._plain_identity else [self._careful_identity(row) for row in rows]
+
+    def _careful_identity(self, row: Row) -> dict[str, Any] | None:
+        """Ids of which some are missing, or that databases give as something else than text or number."""
+        identity: dict[str, Any] = {}
+        for name, at in self._mapper.identity:
+            if row[at] is not None:
+                try:
+                    value = identifier(row[at], name)
+                except InvalidEvent:
+                    return None
+                if not (value.strip() if type(value) is str else type(value) is int and value.bit_length() < 64):
+                    return None
+                identity[name] = value
+        return identity or None
+
+    def _plain_properties(self, rows: Rows, codec: Writer) -> Dicts:
+        made: Dicts = self._properties(rows)
+        if self._odd:
+            made = [self._converted(values, codec) for values in made if values is not None]
+        if self._odd or self._nullable:
+            made = [self._without_nulls(values) if values and None in values.values() else values for values in made]
+        return made
+
+    def _converted(self, values: dict[str, Any], codec: Writer) -> dict[str, Any] | None:
+        try:
+            for name in self._odd:
+                values[name] = json_value(self._mapper.aware(values[name]), f"properties.{name}", codec.render_time)
+        except InvalidEvent:
+            return None
+        return values
+
+    def _without_nulls(self, values: dict[str, Any]) -> dict[str, Any] | None:
+        match self._mapper.mapping.nulls:
+            case "send":
+                return values
+            case "drop":
+                return {name: value for name, value in values.items() if value is not None}
+        return None
+
+    def _moments(self, values: Sequence[Any]) -> list[datetime | None]:
+        moments: list[datetime | None]
+        try:
+            moments = list(map(datetime.fromisoformat, values))
+        except (TypeError, ValueError):
+            moments = list(map(_moment, values))
+        if (zone := self._mapper.zone) is not None:
+            moments = [at.replace(tzinfo=zone) if at is not None and at.tzinfo is None else at for at in moments]
+        return [at if at is not None and at.tzinfo is not None and 1 < at.year < 9999 else None for at in moments]
+
+    def _ids(self, values: Sequence[Any]) -> list[str | None]:
+        if self._plain_id:
+            ids = list(map(str, values))
+            if "".join(ids).isascii():
+                return [*ids]
+        return list(map(_id, values))
+
+
+def _dicts(fields: Sequence[tuple[str, int]]) -> Callable[[Rows], Dicts]:
+    """A function that makes a dictionary of each row, compiled for these names and positions."""
+    entries = ", ".join(f"{str.__repr__(name)}: row[{at:d}]" for name, at in fields)
+    compiled: Callable[[Rows], Dicts] = eval(f"lambda rows: [{{{entries}}} for row in rows]")
+    return compiled
+
+
+def _one_of(kinds: Collection[type], known: Mapping[type, Any]) -> Any:
+    """A type for the kinds among those that are known; for all of these where there is none."""
+    return reduce(or_, [known[kind] for kind in known if kind in kinds] or known.values())
+
+
+def _moment(value: Any) -> datetime | None:
+    if isinstance(value, datetime):
+        return value if value.tzinfo is None or value.utcoffset() is not None else None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def _id(value: Any) -> str | None:
+    try:
+        text = str(event_id(value))
+        text.encode()
+    except ValueError:
+        return None
+    return text if text.strip() else None
