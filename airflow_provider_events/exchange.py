@@ -13,11 +13,9 @@ import orjson
 __all__ = [
     "Answer",
     "Content",
-    "Encoded",
     "Listing",
     "Outcome",
     "Page",
-    "Piece",
     "Request",
     "Verdict",
     "Writer",
@@ -80,32 +78,17 @@ class Content(NamedTuple):
         return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
-class Piece(Protocol):
-    """One event on its vendor's wire: its piece of a request body, and what it says."""
-
-    @property
-    def body(self) -> bytes:
-        """JSON document, or what the vendor makes one of."""
-
-    @property
-    def content(self) -> Content:
-        """What the event says."""
-
-
-class Encoded(NamedTuple):
-    """A piece by itself."""
-
-    body: bytes
-    content: Content
-
-
 @runtime_checkable
 class Writer(Protocol):
-    """Makes pieces of requests without an event, from what one would say."""
+    """Writes what an event says without the event."""
 
     @property
     def conn_type(self) -> str:
         """The vendor of the contents."""
+
+    @property
+    def id_sent(self) -> bool:
+        """Whether `write` looks at an event's own id."""
 
     @property
     def max_bulk_properties(self) -> int:
@@ -115,7 +98,7 @@ class Writer(Protocol):
         """A time among the properties."""
 
     def write(self, content: Content) -> bytes:
-        """The event on the vendor's wire.
+        """The event as a piece of a request.
 
         :raises InvalidEvent: the vendor would refuse it.
         """

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
 
@@ -214,24 +215,20 @@ class Span:
     """Neighbouring rows that were taken together.
 
     :param before: number and key of the row before them.
-    :param rows: each row that is an event, in order; a tuple that begins with its number and key.
+    :param rows: number of each row that is an event, in order.
+    :param keys: their keys; empty where the source has no key column.
     :param done: numbers of those that have an outcome, while others still have none.
     """
 
     before: tuple[int, Any]
-    rows: Sequence[tuple[Any, ...]]
+    rows: Sequence[int]
+    keys: Sequence[Any] = ()
     done: Collection[int] = ()
-
-    def alone(self) -> Self:
-        """The same span, keeping no more of its rows than it needs: it may be open for long."""
-        if any(len(row) > 2 for row in self.rows):
-            self.rows = [row[:2] for row in self.rows]
-        return self
 
     def open_rows(self) -> tuple[OpenRows, ...]:
         """The rows without an outcome."""
         groups: list[OpenRows] = []
-        for row, key, *_ in self.rows:
+        for row, key in zip(self.rows, self.keys or repeat(None), strict=False):
             if row in self.done:
                 continue
             if groups and groups[-1].last == row - 1:

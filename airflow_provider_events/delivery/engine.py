@@ -10,21 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
 from typing import Protocol
 
-from airflow_provider_events.delivery.checkpoint import Span
 from airflow_provider_events.delivery.courier import Courier, refused
 from airflow_provider_events.delivery.feed import Batch, Batches, Bounds, Chunks, Feed, Lanes, Reader, identity_of
 from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.observer import DeliveryObserver
 from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy, Stopped, sleep_unless
-from airflow_provider_events.delivery.rows import Item
 from airflow_provider_events.delivery.transport import Transport
 from airflow_provider_events.delivery.waiting import Held, Waiting
 from airflow_provider_events.exceptions import DeliveryInterrupted, EntryMissing
-from airflow_provider_events.exchange import Answer, Outcome, Piece, Request, Verdict
+from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
 
 __all__ = ["Engine", "Limits", "Wire"]
 
@@ -42,7 +39,7 @@ class Wire(Protocol):
     def piece_overhead(self) -> int:
         """Bytes at most that an event costs in a body beside its own; the envelope costs no more either."""
 
-    def request(self, pieces: Sequence[Piece]) -> Request:
+    def request(self, pieces: Sequence[bytes]) -> Request:
         """One request for these events."""
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
@@ -165,7 +162,7 @@ class Engine:
             due = queue.next_due()
             if due is not None and due <= loop.time() and not new_first:
                 held = queue.pop()
-                return Batch([held.item], [held.span], held)
+                return Batch.of([held.item], [held.span], held)
             if (batch := await self._take(feed, worker)) is not None:
                 return batch
             if due is None:
@@ -184,56 +181,56 @@ class Engine:
 
     async def _deliver(self, batch: Batch, queue: Waiting) -> None:
         """Give every event of the batch an outcome."""
-        rows = list(zip(batch.items, batch.spans, strict=True))
+        everything: Sequence[int] = range(len(batch.rows))
         if self._held_rows is not None:
-            rows = [row for row in rows if not self._must_queue(batch, *row, queue)]
+            everything = [n for n in everything if not self._must_queue(batch, n, queue)]
         patience = self._courier.patience()
-        parts = [rows] if rows else []
+        parts = [everything] if everything else []
         while parts:
             part = parts.pop()
-            request = self._wire.request([item for item, _ in part])
-            read = partial(self._wire.read, count=len(part))
-            answer, reading = await self._courier.carry(request, read, patience)
+            whole = len(part) == len(batch.pieces)
+            request = self._wire.request(batch.pieces if whole else [batch.pieces[n] for n in part])
+            answer, reading = await self._courier.carry(request, partial(self._wire.read, count=len(part)), patience)
             if isinstance(reading, list):
                 outcomes = list(zip(part, reading, strict=True))
                 if batch.held is None:
-                    self._delivered([row for row, outcome in outcomes if outcome.verdict is Verdict.DELIVERED])
-                    outcomes = [(row, outcome) for row, outcome in outcomes if outcome.verdict is not Verdict.DELIVERED]
+                    self._delivered(batch, [n for n, outcome in outcomes if outcome.verdict is Verdict.DELIVERED])
+                    outcomes = [(n, outcome) for n, outcome in outcomes if outcome.verdict is not Verdict.DELIVERED]
                 again = []
-                for row, outcome in outcomes:
+                for n, outcome in outcomes:
                     if outcome.verdict is Verdict.RETRY:
-                        again.append(row)
+                        again.append(n)
                     elif outcome.verdict is Verdict.REFUSED:
                         self.fail(refused(answer, outcome))
                     else:
-                        self._settle(batch, *row, outcome, answer, queue)
+                        self._settle(batch, n, outcome, answer, queue)
                 if again:
                     parts.append(again)
                     await self._courier.pause(patience, "an answer without a result for each event")
             elif reading.verdict is Verdict.DELIVERED and batch.held is None:
-                self._delivered(part)
+                self._delivered(batch, part)
             elif len(part) > 1:
                 parts += [part[len(part) // 2 :], part[: len(part) // 2]]
             else:
-                self._settle(batch, *part[0], reading, answer, queue)
+                self._settle(batch, part[0], reading, answer, queue)
 
-    def _delivered(self, part: list[tuple[Item, Span]]) -> None:
-        """Settle all rows of a request at once, span by span."""
-        for span, rows in groupby(part, key=itemgetter(1)):
-            self._ledger.delivered(span, [item.row for item, _ in rows])
+    def _delivered(self, batch: Batch, part: Sequence[int]) -> None:
+        """Settle events of a request at once, span by span."""
+        for span, some in groupby(part, batch.spans.__getitem__):
+            self._ledger.delivered(span, [batch.rows[n] for n in some])
 
-    def _settle(self, batch: Batch, item: Item, span: Span, outcome: Outcome, answer: Answer, queue: Waiting) -> None:
-        row, policy = item.row, self._options.on_missing_entry
-        if outcome.verdict is Verdict.MISSING and policy == "wait" and self._hold(batch, item, span, queue):
+    def _settle(self, batch: Batch, n: int, outcome: Outcome, answer: Answer, queue: Waiting) -> None:
+        row, span, policy = batch.rows[n], batch.spans[n], self._options.on_missing_entry
+        if outcome.verdict is Verdict.MISSING and policy == "wait" and self._hold(batch, n, queue):
             return
         if self._held_rows is not None:
-            self._held_rows.get(identity_of(item.record), set()).discard(row)
+            self._held_rows.get(identity_of(batch.item(n).record), set()).discard(row)
         if outcome.verdict is Verdict.DELIVERED:
             self._ledger.delivered(span, (row,))
         elif outcome.verdict is Verdict.MISSING and policy == "skip":
             self._ledger.skipped(span, row)
         else:
-            self._ledger.refused(span, item.record, outcome)
+            self._ledger.refused(span, batch.item(n).record, outcome)
         if outcome.verdict is Verdict.MISSING and policy == "fail":
             self.fail(
                 EntryMissing(
@@ -244,22 +241,22 @@ class Engine:
                 )
             )
 
-    def _hold(self, batch: Batch, item: Item, span: Span, queue: Waiting) -> bool:
+    def _hold(self, batch: Batch, n: int, queue: Waiting) -> bool:
         """Let the event wait; False when its time is over."""
-        now = asyncio.get_running_loop().time()
-        timeout = self._options.missing_entry_timeout
-        held = batch.held or Held(now, item.row, now + timeout, 0, item.alone(), span.alone())
+        now, row = asyncio.get_running_loop().time(), batch.rows[n]
+        deadline = now + self._options.missing_entry_timeout
+        held = batch.held or Held(now, row, deadline, 0, batch.item(n), batch.spans[n])
         if now >= held.deadline:
             return False
         if self._held_rows is not None:
-            self._held_rows.setdefault(identity_of(item.record), set()).add(item.row)
+            self._held_rows.setdefault(identity_of(held.item.record), set()).add(row)
         queue.add(held.again(now))
         return True
 
-    def _must_queue(self, batch: Batch, item: Item, span: Span, queue: Waiting) -> bool:
+    def _must_queue(self, batch: Batch, n: int, queue: Waiting) -> bool:
         """Whether an earlier event of the same identity still waits; then this one queues up behind it."""
-        rows = self._held_rows.get(identity_of(item.record)) if self._held_rows else None
-        return bool(rows and min(rows) < item.row and self._hold(batch, item, span, queue))
+        rows = self._held_rows.get(identity_of(batch.item(n).record)) if self._held_rows else None
+        return bool(rows and min(rows) < batch.rows[n] and self._hold(batch, n, queue))
 
     async def _tick(self) -> None:
         while True:

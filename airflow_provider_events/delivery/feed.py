@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 from airflow_provider_events.delivery.checkpoint import Digest, OpenRows, Span
 from airflow_provider_events.delivery.ledger import Ledger
-from airflow_provider_events.delivery.rows import Faulty, Item, Row, row_bytes
+from airflow_provider_events.delivery.rows import Chunk, Item
 from airflow_provider_events.delivery.waiting import Held
-from airflow_provider_events.events import Record
+from airflow_provider_events.events import Record, Rejection
 
 __all__ = ["Batch", "Batches", "Bounds", "Chunks", "Feed", "Lanes", "Reader"]
 
@@ -39,7 +39,7 @@ class Chunks(Protocol):
     def group(self, row: int) -> tuple[OpenRows, ...]:
         """The group of open rows to which a row belongs that an earlier try took; empty for a new row."""
 
-    def __iter__(self) -> Iterator[Sequence[Row]]: ...
+    def __iter__(self) -> Iterator[Chunk]: ...
 
 
 class Bounds(NamedTuple):
@@ -55,36 +55,80 @@ class Bounds(NamedTuple):
     piece_overhead: int
 
 
-class Cut(NamedTuple):
+@dataclass(slots=True)
+class Cut:
     """Neighbouring rows for one request.
 
-    :param rows: all of them, faulty ones included.
-    :param items: the events among them.
+    :param count: how many, faulty ones included.
+    :param last: number and key of the last one.
+    :param rows: numbers of the events among them; so too `keys` and `pieces`.
+    :param places: where the events are: positions in chunks.
+    :param faulty: record and reason of each other row.
     :param digest: of the source up to these rows; empty for rows that an earlier try took.
     :param group: rows that an earlier try left open: all those of the request that they were going to make, even if
         this request takes only a part of them, as batches may be smaller now.
     """
 
-    rows: list[Row]
-    items: list[Item]
+    count: int = 0
+    last: tuple[int, Any] = (0, None)
+    rows: list[int] = field(default_factory=list)
+    keys: list[Any] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
+    places: list[tuple[Chunk, Sequence[int]]] = field(default_factory=list)
+    faulty: list[tuple[Record, Rejection]] = field(default_factory=list)
     digest: str = ""
-    group: list[Row] | None = None
+    group: Chunk | None = None
 
-    def full(self, bounds: Bounds) -> bool:
-        """Whether no row of any size fits in."""
-        return len(self.items) == bounds.batch_size or len(self.rows) == MAX_ROWS_PER_CUT
+    def add(self, chunk: Chunk, start: int, stop: int, digest: Digest | None) -> None:
+        """Add some rows of a chunk."""
+        positions: Sequence[int] = range(start, stop)
+        if chunk.rejections:
+            for at in positions:
+                if at in chunk.rejections:
+                    self.faulty.append((chunk.records[at], chunk.rejections[at]))
+            positions = [at for at in positions if at not in chunk.rejections]
+            self.rows += [chunk.rows[at] for at in positions]
+            self.pieces += cast(list[bytes], [chunk.pieces[at] for at in positions])
+        else:
+            self.rows += chunk.rows[start:stop]
+            self.pieces += cast(list[bytes], chunk.pieces[start:stop])
+        if chunk.keys:
+            self.keys += [chunk.keys[at] for at in positions]
+        self.places.append((chunk, positions))
+        self.count += stop - start
+        self.last = chunk.rows[stop - 1], chunk.key(stop - 1)
+        if digest is not None:
+            digest.update(chunk.digested(start, stop))
+            self.digest = digest.hexdigest()
+
+    def item(self, n: int) -> Item:
+        """One of the events by itself."""
+        for chunk, positions in self.places:
+            if n < len(positions):
+                return cast(Item, chunk.row(positions[n]))
+            n -= len(positions)
+        raise IndexError(n)
 
 
 @dataclass(slots=True)
 class Batch:
-    """What goes into one request; each item has its span.
+    """What goes into one request.
 
+    :param rows: numbers of its events; so too `pieces` and `spans`.
+    :param item: gives one of the events by itself.
     :param held: set for a single event that has waited for its entry.
     """
 
-    items: list[Item] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
+    rows: Sequence[int]
+    pieces: Sequence[bytes]
+    spans: Sequence[Span]
+    item: Callable[[int], Item]
     held: Held | None = None
+
+    @classmethod
+    def of(cls, items: Sequence[Item], spans: Sequence[Span], held: Held | None = None) -> Self:
+        """These events."""
+        return cls([item.row for item in items], [item.piece for item in items], spans, items.__getitem__, held)
 
 
 class Feed(Protocol):
@@ -111,7 +155,7 @@ class Reader:
         self._exhausted = False
         self._error: Exception | None = None
         self._before: tuple[int, Any] | None = None
-        self._again: tuple[list[Row], Span] | None = None
+        self._again: tuple[Chunk, Span] | None = None
 
     async def take(self) -> tuple[Cut, Span] | None:
         """The next rows, with a span opened over them, or None at the end.
@@ -142,26 +186,20 @@ class Reader:
         """Open a span over rows that are taken together; the faulty ones are settled by that."""
         chunks, ledger = self._chunks, self._ledger
         if (group := cut.group) is not None:
-            if self._again is not None and self._again[0] is group:
-                return self._again[1]
-            span = Span(chunks.before_open, [row for row in group if isinstance(row, Item)])
-            self._again = group, span
-            ledger.frontier.took_again(span, chunks.group(group[0].row))
-            self._reject(group)
-            return span
-        rows = cut.rows
-        span = Span(self._before or chunks.taken, cut.items)
-        self._before = last_row, last_key = rows[-1][:2]
-        ledger.took(len(rows))
-        ledger.frontier.took(span, last_row, cut.digest, last_key)
-        if len(cut.items) < len(rows):
-            self._reject(rows)
+            if self._again is None or self._again[0] is not group:
+                items = [row for row in group if isinstance(row, Item)]
+                span = Span(chunks.before_open, [item.row for item in items], [item.key for item in items])
+                self._again = group, span
+                ledger.frontier.took_again(span, chunks.group(group.rows[0]))
+            span = self._again[1]
+        else:
+            span = Span(self._before or chunks.taken, cut.rows, cut.keys)
+            self._before = cut.last
+            ledger.took(cut.count)
+            ledger.frontier.took(span, cut.last[0], cut.digest, cut.last[1])
+        for record, rejection in cut.faulty:
+            ledger.rejected(record, rejection)
         return span
-
-    def _reject(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            if isinstance(row, Faulty):
-                self._ledger.rejected(row.record, row.rejection)
 
     async def close(self, timeout_seconds: float) -> None:
         """Close the source on its own thread, without waiting longer than `timeout_seconds` for a slow one."""
@@ -180,52 +218,61 @@ def _cuts(chunks: Chunks, bounds: Bounds) -> Generator[list[Cut], None, None]:
 
     New rows are cut by themselves alone. Those that an earlier try left open keep together as they were.
     """
-    left = Cut([], [])
+    left = Cut()
     source = iter(chunks)
     try:
-        for rows in source:
-            if rows and rows[0].row <= chunks.taken[0]:
-                for _, group in groupby(rows, lambda row: chunks.group(row.row)):
-                    whole = list(group)
-                    cuts = _cut(whole, Cut([], []), bounds)
-                    yield [cut._replace(group=whole) for cut in cuts]
+        for chunk in source:
+            if len(chunk) and chunk.rows[0] <= chunks.taken[0]:
+                for _, rows in groupby(chunk, lambda row: chunks.group(row.row)):
+                    group = Chunk.of(list(rows))
+                    cuts = _cut(group, Cut(), bounds, None)
+                    for cut in cuts:
+                        cut.group = group
+                    yield cuts
                 continue
-            cuts = _cut(rows, left, bounds)
-            left = Cut([], []) if cuts[-1].full(bounds) else cuts.pop()
+            cuts = _cut(chunk, left, bounds, chunks.digest)
+            full = len(cuts[-1].rows) == bounds.batch_size or cuts[-1].count >= MAX_ROWS_PER_CUT
+            left = Cut() if full else cuts.pop()
             if cuts:
-                yield [_digested(cut, chunks.digest) for cut in cuts]
+                yield cuts
     except Exception:
-        if left.rows:
-            yield [_digested(left, chunks.digest)]
+        if left.count:
+            yield [left]
         raise
     finally:
         if isinstance(source, Generator):
             source.close()
-    if left.rows:
-        yield [_digested(left, chunks.digest)]
+    if left.count:
+        yield [left]
 
 
-def _digested(cut: Cut, digest: Digest) -> Cut:
-    digest.update(b"".join([row_bytes(row) for row in cut.rows]))
-    return cut._replace(digest=digest.hexdigest())
-
-
-def _cut(rows: Sequence[Row], left: Cut, bounds: Bounds) -> list[Cut]:
+def _cut(chunk: Chunk, left: Cut, bounds: Bounds, digest: Digest | None) -> list[Cut]:
     """At least one cut; only the last one may be smaller than it could be."""
     batch_size, max_bytes, overhead = bounds
-    taken, items = left.rows, left.items
     cuts = [left]
-    size = overhead + sum(len(item.body) + overhead for item in items)
-    for row in rows:
-        needs = len(row.body) + overhead if isinstance(row, Item) else 0
-        full = len(items) == batch_size or len(taken) == MAX_ROWS_PER_CUT
-        if full or (items and size + needs > max_bytes):
-            taken, items, size = [], [], overhead
-            cuts.append(Cut(taken, items))
-        if isinstance(row, Item):
-            items.append(row)
-        taken.append(row)
-        size += needs
+    events: Sequence[int] = range(len(chunk))
+    if chunk.rejections:
+        events = [at for at in events if at not in chunk.rejections]
+    start = taken = 0
+    while taken < len(events):
+        cut = cuts[-1]
+        size = overhead + sum(map(len, cut.pieces)) + overhead * len(cut.pieces)
+        fitting = 0
+        for at in events[taken : taken + batch_size - len(cut.pieces)]:
+            size += len(chunk.pieces[at] or b"") + overhead
+            if size > max_bytes and (fitting or cut.pieces):
+                break
+            fitting += 1
+        if fitting:
+            stop = events[taken + fitting - 1] + 1
+            cut.add(chunk, start, stop, digest)
+            start, taken = stop, taken + fitting
+        if taken < len(events):
+            cuts.append(Cut())
+    if start < len(chunk):
+        if len(cuts[-1].rows) == batch_size:
+            cuts.append(Cut())
+        cuts[-1].add(chunk, start, len(chunk), digest)
     return cuts
 
 
@@ -241,7 +288,7 @@ class Batches:
         if taken is None:
             return None
         cut, span = taken
-        return Batch(cut.items, [span] * len(cut.items))
+        return Batch(cut.rows, cut.pieces, [span] * len(cut.rows), cut.item)
 
 
 class Lanes:
@@ -288,29 +335,30 @@ class Lanes:
         if taken is None:
             return False
         cut, span = taken
-        for item in cut.items:
+        for item in map(cut.item, range(len(cut.rows))):
             self._lanes[lane_of(item.record, len(self._lanes))].append((item, span))
             self._buffered += 1
         return True
 
     def _batch(self, lane: deque[tuple[Item, Span]]) -> Batch:
-        batch = Batch()
+        items: list[Item] = []
+        spans: list[Span] = []
         identities: set[str] = set()
         batch_size, max_bytes, overhead = self._bounds
         size = overhead
-        while lane and len(batch.items) < batch_size:
+        while lane and len(items) < batch_size:
             item, span = lane[0]
             identity = identity_of(item.record)
-            size += len(item.body) + overhead
-            if identity in identities or (batch.items and size > max_bytes):
+            size += len(item.piece) + overhead
+            if identity in identities or (items and size > max_bytes):
                 break
             identities.add(identity)
-            batch.items.append(item)
-            batch.spans.append(span)
+            items.append(item)
+            spans.append(span)
             lane.popleft()
-        self._buffered -= len(batch.items)
+        self._buffered -= len(items)
         self._space.set()
-        return batch
+        return Batch.of(items, spans)
 
 
 def identity_of(record: Record) -> str:

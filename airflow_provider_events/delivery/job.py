@@ -11,7 +11,7 @@ import contextvars
 import gc
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from airflow_provider_events.delivery.observer import DeliveryObserver
 from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
 from airflow_provider_events.delivery.resume import LAST_SAVE_SECONDS, Checkpointer, Resumable, Source, load
-from airflow_provider_events.delivery.rows import Encoder, Faulty, Item, Row, prepare
+from airflow_provider_events.delivery.rows import Chunk, Encoder, prepare
 from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.delivery.transport import Transport
 from airflow_provider_events.events import DeliveryReport
@@ -187,18 +187,17 @@ class Delivery:
         if self._sink is not None:
             self._sink.discard()
 
-    def _rehearse(self, prepared: Iterator[Sequence[Row]]) -> None:
-        ledger = self._ledger
-        first: list[Item] = []
-        for chunk in prepared:
+    def _rehearse(self, chunks: Iterator[Chunk]) -> None:
+        ledger, wanted = self._ledger, self._plan.limits.batch_size
+        first: list[bytes] = []
+        for chunk in chunks:
             if self._stopped.is_set():
                 raise DeliveryInterrupted("the dry run was stopped")
             ledger.took(len(chunk))
-            for entry in chunk:
-                if isinstance(entry, Faulty):
-                    ledger.rejected(entry.record, entry.rejection)
-                elif len(first) < self._plan.limits.batch_size:
-                    first.append(entry)
+            for at, rejection in chunk.rejections.items():
+                ledger.rejected(chunk.records[at], rejection)
+            if len(first) < wanted:
+                first += [piece for piece in chunk.pieces if piece is not None][: wanted - len(first)]
         if first:
             self._observer.would_send(self._codec.request(first))
 

@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Protocol
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore, Digest, OpenRows
 from airflow_provider_events.delivery.options import SourceChangedPolicy
-from airflow_provider_events.delivery.rows import Row, numbered, row_bytes
+from airflow_provider_events.delivery.rows import Chunk, Faulty, Row
 from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.events import Record
 from airflow_provider_events.exceptions import DeliveryInterrupted, SourceChanged
@@ -20,7 +21,6 @@ __all__ = ["Checkpointer", "Resumable", "Source", "load"]
 
 log = logging.getLogger(__name__)
 
-CHUNK_SIZE = 500
 SAVE_SECONDS = 2.0
 MAX_OPEN_SPANS = 5000
 LAST_SAVE_SECONDS = 20.0
@@ -56,7 +56,7 @@ class Resumable:
     def __init__(
         self,
         source: Source,
-        prepare: Callable[[Iterator[Sequence[Record]]], Generator[Sequence[Row], None, None]],
+        prepare: Callable[[Iterator[Sequence[Record]]], Generator[Chunk, None, None]],
         start: Checkpoint | None,
         policy: SourceChangedPolicy,
         on_restart: Callable[[], None],
@@ -79,10 +79,10 @@ class Resumable:
         """See `Chunks.group`."""
         return self._groups.get(row, ())
 
-    def __iter__(self) -> Iterator[Sequence[Row]]:
-        opened: list[Generator[Sequence[Row], None, None]] = []
+    def __iter__(self) -> Iterator[Chunk]:
+        opened: list[Generator[Chunk, None, None]] = []
 
-        def read(after: Any = None, first_row: int = 1) -> Iterator[Sequence[Row]]:
+        def read(after: Any = None, first_row: int = 1) -> Iterator[Chunk]:
             opened.append(self._prepare(self._source.records(after, first_row)))
             return opened[-1]
 
@@ -92,7 +92,7 @@ class Resumable:
             for rows in opened:
                 rows.close()
 
-    def _chunks(self, read: Callable[..., Iterator[Sequence[Row]]]) -> Iterator[Sequence[Row]]:
+    def _chunks(self, read: Callable[..., Iterator[Chunk]]) -> Iterator[Chunk]:
         start = self._start
         if start is not None:
             try:
@@ -110,23 +110,23 @@ class Resumable:
                 return
         yield from read()
 
-    def _by_digest(
-        self, read: Callable[..., Iterator[Sequence[Row]]], start: Checkpoint
-    ) -> tuple[list[Row], Iterator[Sequence[Row]]]:
+    def _by_digest(self, read: Callable[..., Iterator[Chunk]], start: Checkpoint) -> tuple[Chunk, Iterator[Chunk]]:
         """The rows that were left open, and those behind the checkpoint, after reading up to it once more."""
-        rows = chain.from_iterable(read())
-        again = []
-        for row in islice(rows, start.position):
-            self.digest.update(row_bytes(row))
-            if row.row in self._groups:
-                again.append(row)
+        chunks = read()
+        again: list[Row] = []
+        new: list[Chunk] = []
+        missing = start.position
+        while missing and (chunk := next(chunks, None)) is not None:
+            passed = min(missing, len(chunk))
+            self.digest.update(chunk.digested(0, passed))
+            again += [chunk.row(at) for at, row in enumerate(chunk.rows[:passed]) if row in self._groups]
+            new = [chunk.behind(passed)]
+            missing -= passed
         if self.digest.hexdigest() != start.digest:
             raise SourceChanged("the source's first rows are not those that an earlier try took")
-        return again, iter(lambda: list(islice(rows, CHUNK_SIZE)), [])
+        return Chunk.of(again), chain(new, chunks)
 
-    def _by_key(
-        self, read: Callable[..., Iterator[Sequence[Row]]], start: Checkpoint
-    ) -> tuple[list[Row], Iterator[Sequence[Row]]]:
+    def _by_key(self, read: Callable[..., Iterator[Chunk]], start: Checkpoint) -> tuple[Chunk, Iterator[Chunk]]:
         """The same, found by their keys: rows may have come or gone in between."""
         number, key = start.before_open
         before = read(key, number + 1) if start.open else iter(())
@@ -143,7 +143,13 @@ class Resumable:
             if last_key != open_rows.last_key:
                 raise SourceChanged("between the rows that an earlier try left open there are others now")
         self.digest = Digest(start.digest)
-        return again, read(start.last_key, start.position + 1)
+        return Chunk.of(again), read(start.last_key, start.position + 1)
+
+
+def numbered(row: Row, number: int) -> Row:
+    """The row under the number that it had in an earlier try."""
+    row = row._replace(row=number, record=row.record._replace(row=number))
+    return row._replace(rejection=replace(row.rejection, row=number)) if isinstance(row, Faulty) else row
 
 
 def load(store: CheckpointStore, fingerprint: str, policy: SourceChangedPolicy) -> Checkpoint | None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
-from itertools import count, repeat
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from airflow_provider_events.events import Event, Record, Rejection
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Content, Encoded, Writer
+from airflow_provider_events.exchange import Writer
 
-__all__ = ["Bulk", "Encoder", "Faulty", "Item", "Row", "encode", "numbered", "prepare", "row_bytes"]
-
-Keys = Callable[[Sequence[Record]], Sequence[Any] | None]
+__all__ = ["Bulk", "Chunk", "Encoder", "Faulty", "Item", "Row", "at_its_time", "prepare"]
 
 
 class Item(NamedTuple):
@@ -23,25 +19,13 @@ class Item(NamedTuple):
 
     :param row: its number in the source.
     :param key: its key, where the source has a key column.
-    :param body: see `Piece`; so too `content`.
-    :param records: holds the record it came from, at position `at`; made only when somebody asks for it.
+    :param piece: of a request.
     """
 
     row: int
     key: Any
-    body: bytes
-    content: Content
-    records: Sequence[Record]
-    at: int
-
-    @property
-    def record(self) -> Record:
-        """The record it came from."""
-        return self.records[self.at]._replace(row=self.row)
-
-    def alone(self) -> Item:
-        """The same without the rows around it, which need not stay in memory then."""
-        return self._replace(records=(self.record,), at=0)
+    piece: bytes
+    record: Record
 
 
 class Faulty(NamedTuple):
@@ -56,6 +40,64 @@ class Faulty(NamedTuple):
 Row = Item | Faulty
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Neighbouring rows, column by column; most are never looked at one by one.
+
+    :param rows: their numbers in the source.
+    :param keys: their keys; None where the source has no key column.
+    :param pieces: each event as a piece of a request; None for a row that is no valid event.
+    :param records: what they came from; some sources make a record only when it is asked for.
+    :param rejections: why rows are no valid events, by position.
+    """
+
+    rows: Sequence[int]
+    keys: Sequence[Any] | None
+    pieces: Sequence[bytes | None]
+    records: Sequence[Record]
+    rejections: dict[int, Rejection]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Self:
+        """These rows."""
+        return cls(
+            [row.row for row in rows],
+            [row.key for row in rows],
+            [row.piece if isinstance(row, Item) else None for row in rows],
+            [row.record for row in rows],
+            {at: row.rejection for at, row in enumerate(rows) if isinstance(row, Faulty)},
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self.row, range(len(self)))
+
+    def key(self, at: int) -> Any:
+        """The key of one row."""
+        return self.keys[at] if self.keys else None
+
+    def row(self, at: int) -> Row:
+        """One row by itself."""
+        number, piece, record = self.rows[at], self.pieces[at], self.records[at]
+        if piece is None:
+            return Faulty(number, self.key(at), self.rejections[at], record)
+        return Item(number, self.key(at), piece, record)
+
+    def behind(self, at: int) -> Chunk:
+        """The rows from a position on."""
+        rejections = {position - at: why for position, why in self.rejections.items() if position >= at}
+        return Chunk(self.rows[at:], self.keys and self.keys[at:], self.pieces[at:], self.records[at:], rejections)
+
+    def digested(self, start: int, stop: int) -> bytes:
+        """What some of the rows contribute to the digest of their source."""
+        pieces = self.pieces[start:stop]
+        if self.rejections:
+            pieces = [piece or self.rejections[at].summary.encode() for at, piece in enumerate(pieces, start)]
+        return b"".join(pieces)  # type: ignore[arg-type]  # without rejections no piece is missing
+
+
 class Encoder(Protocol):
     """Makes pieces of requests from events."""
 
@@ -63,8 +105,8 @@ class Encoder(Protocol):
     def timestamp_sent(self) -> bool:
         """Whether the vendor takes the time of an event."""
 
-    def encode(self, event: Event) -> Encoded:
-        """The event on the vendor's wire.
+    def encode(self, event: Event) -> bytes:
+        """The event as a piece of a request, never empty.
 
         :raises InvalidEvent: the vendor would refuse it.
         """
@@ -72,77 +114,56 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Bulk(Protocol):
-    """Records that can be encoded together, without becoming events."""
+    """Records with consecutive numbers that can be encoded together, without becoming events."""
 
-    def encoded(
-        self, codec: Writer, sent_at: datetime | None
-    ) -> tuple[Sequence[bytes | None], Sequence[Content | None]]:
-        """Each record on the wire, at `sent_at` if it has no time, and what it says.
+    @property
+    def first_row(self) -> int:
+        """Number of the first one."""
 
-        Twice None for one that has to be encoded by itself.
+    def encoded(self, codec: Writer, sent_at: datetime | None) -> list[bytes | None]:
+        """Each record as a piece of a request, at `sent_at` if it has no time.
+
+        None for one that has to be encoded by itself.
         """
 
 
 def prepare(
-    records: Iterator[Sequence[Record]], codec: Encoder, sent_at: datetime, keys: Keys
-) -> Generator[list[Row], None, None]:
+    records: Iterator[Sequence[Record]],
+    codec: Encoder,
+    sent_at: datetime,
+    keys: Callable[[Sequence[Record]], Sequence[Any] | None],
+) -> Generator[Chunk, None, None]:
     """Validate and encode; events without a time get `sent_at`, so that a repeated request has the same bytes.
 
     :param keys: gives the keys of records, or None.
     """
     try:
-        for chunk in records:
-            yield _rows(chunk, codec, sent_at, keys(chunk))
+        for some in records:
+            yield _prepared(some, codec, sent_at, keys(some))
     finally:
         if isinstance(records, Generator):
             records.close()
 
 
-def encode(codec: Encoder, event: Event, sent_at: datetime) -> Encoded:
-    """`event` on the wire, at `sent_at` if it has no time of its own.
-
-    :raises InvalidEvent: the vendor would refuse it.
-    """
-    if event.timestamp is None and codec.timestamp_sent:
-        event = replace(event, timestamp=sent_at)
-    return codec.encode(event)
-
-
-def _rows(chunk: Sequence[Record], codec: Encoder, sent_at: datetime, keys: Sequence[Any] | None) -> list[Row]:
-    if not (isinstance(chunk, Bulk) and isinstance(codec, Writer)):
-        return [_row(record, key, codec, sent_at) for record, key in zip(chunk, keys or repeat(None), strict=False)]
-    bodies, contents = chunk.encoded(codec, sent_at if codec.timestamp_sent else None)
-    first = chunk[0].row if chunk else 0
-    fields = zip(count(first), keys or repeat(None), bodies, contents, repeat(chunk), count(), strict=False)
-    rows: list[Row] = list(map(_item, fields))
-    if None in bodies:
-        for at, body in enumerate(bodies):
-            if body is None:
-                rows[at] = _row(chunk[at], rows[at].key, codec, sent_at)
-    return rows
-
-
-_item: Callable[[Iterable[Any]], Item] = partial(tuple.__new__, Item)  # for a million of them; checks no length
-
-
-def _row(record: Record, key: Any, codec: Encoder, sent_at: datetime) -> Row:
-    event, fault = record.event, record.fault
-    if event is not None:
+def _prepared(records: Sequence[Record], codec: Encoder, sent_at: datetime, keys: Sequence[Any] | None) -> Chunk:
+    if isinstance(records, Bulk) and isinstance(codec, Writer):
+        pieces = records.encoded(codec, sent_at if codec.timestamp_sent else None)
+        rows: Sequence[int] = range(records.first_row, records.first_row + len(records))
+    else:
+        pieces = [None] * len(records)
+        rows = [record.row for record in records]
+    rejections = {}
+    for at in [at for at, piece in enumerate(pieces) if piece is None] if None in pieces else ():
+        record = records[at]
         try:
-            return Item(record.row, key, *encode(codec, event, sent_at), (record,), 0)
-        except InvalidEvent as error:
-            fault = error
-    field, reason = (fault.field, fault.reason) if fault else ("event", "missing")
-    return Faulty(record.row, key, Rejection(record.row, "invalid", reason, field), record)
+            if record.event is None:
+                raise record.fault or InvalidEvent("event", "missing")
+            pieces[at] = codec.encode(at_its_time(record.event, codec, sent_at))
+        except InvalidEvent as fault:
+            rejections[at] = Rejection(record.row, "invalid", fault.reason, fault.field)
+    return Chunk(rows, keys, pieces, records, rejections)
 
 
-def row_bytes(row: Row) -> bytes:
-    """What a row contributes to the digest of its source."""
-    return row.body if isinstance(row, Item) else row.rejection.summary.encode()
-
-
-def numbered(row: Row, number: int) -> Row:
-    """The row under the number that it had in an earlier try."""
-    if isinstance(row, Item):
-        return row._replace(row=number)
-    return Faulty(number, row.key, replace(row.rejection, row=number), row.record._replace(row=number))
+def at_its_time(event: Event, codec: Encoder, sent_at: datetime) -> Event:
+    """`event`, at `sent_at` if it has no time of its own and the vendor takes one."""
+    return replace(event, timestamp=sent_at) if event.timestamp is None and codec.timestamp_sent else event

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_events.delivery.courier import alone
 from airflow_provider_events.delivery.engine import Limits
-from airflow_provider_events.delivery.rows import encode
+from airflow_provider_events.delivery.rows import at_its_time
 from airflow_provider_events.delivery.ledger import without_values
 from airflow_provider_events.delivery.transport import TransportError, open_transport
 from airflow_provider_events.events import Event, Receipt
@@ -27,11 +27,12 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
 
     :param codec: how it travels: as an event of the hook's vendor, or as an upsert.
     """
-    encoded = encode(codec, event, datetime.now(UTC))
+    event = at_its_time(event, codec, datetime.now(UTC))
+    piece = codec.encode(event)
     try:
         async with alone(hook.endpoint(1)) as courier:
             answer, outcome = await courier.carry(
-                codec.request([encoded]), lambda answer: codec.read(answer, 1), courier.patience()
+                codec.request([piece]), lambda answer: codec.read(answer, 1), courier.patience()
             )
     except DeliveryError as error:
         raise hook.named(error) from error.__cause__
@@ -49,7 +50,7 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
         )
     return Receipt(
         hook.conn_type,
-        encoded.content.key,
+        hook.vendor.content(event).key,
         answer.status,
         outcome.reference,
         request_id,

@@ -58,31 +58,28 @@ class BulkEncoder:
         self._kinds: dict[int, set[type]] = {at: set() for at in columns if at is not None}
         self._properties, self._identity = _dicts(mapper.properties), _dicts(mapper.identity)
 
-    def encode(
-        self, rows: Rows, codec: Writer, sent_at: datetime | None
-    ) -> tuple[Sequence[bytes | None], Sequence[Content | None]]:
-        """Each row on the wire, at `sent_at` if it has no time, and what it says.
-
-        Twice None for a row that has to go the careful way.
-        """
-        bodies: list[bytes | None] = [None] * len(rows)
-        contents: list[Content | None] = [None] * len(rows)
+    def encode(self, rows: Rows, codec: Writer, sent_at: datetime | None) -> list[bytes | None]:
+        """Each row as a piece of a request, at `sent_at` if it has no time."""
+        pieces: list[bytes | None] = [None] * len(rows)
         if not rows or not self._named or len(self._mapper.properties) > codec.max_bulk_properties:
-            return bodies, contents
+            return pieces
         if not any(self._kinds.values()):
             self._learn(rows)
         unfit = self._unfit(rows)
         if len(unfit) > MISFITS * len(rows) and self._learn(rows):
             unfit = self._unfit(rows)
-        fit = [at for at in range(len(rows)) if at not in unfit] if unfit else range(len(rows))
+        fit: Sequence[int] = range(len(rows))
+        if unfit:
+            fit = [at for at in fit if at not in unfit]
+            rows = [rows[at] for at in fit]
         write = codec.write
-        for at, content in zip(fit, self._contents([rows[at] for at in fit], codec, sent_at), strict=True):
+        for at, content in zip(fit, self._contents(rows, codec, sent_at), strict=True):
             if content is not None:
                 try:
-                    bodies[at], contents[at] = write(content), content
+                    pieces[at] = write(content)
                 except (ValueError, OverflowError):
                     continue
-        return bodies, contents
+        return pieces
 
     def _learn(self, rows: Rows) -> bool:
         """Take note of the kinds of values in each column; False if there is nothing new."""
@@ -121,13 +118,14 @@ class BulkEncoder:
 
     def _contents(self, rows: Rows, codec: Writer, sent_at: datetime | None) -> Sequence[Content | None]:
         mapper = self._mapper
+        wanted = codec.id_sent or not self._plain_id  # of the others it is known that they are ids
         columns: list[Iterable[Any]] = [
             repeat(codec.conn_type),
             repeat(mapper.mapping.name) if mapper.name is None else [row[mapper.name] for row in rows],
             self._identities(rows),
             repeat(sent_at) if mapper.timestamp is None else self._moments([row[mapper.timestamp] for row in rows]),
             self._plain_properties(rows, codec),
-            repeat(None) if mapper.id is None else self._ids([row[mapper.id] for row in rows]),
+            self._ids([row[mapper.id] for row in rows]) if mapper.id is not None and wanted else repeat(None),
         ]
         contents: list[Content | None] = list(map(_content, zip(*columns, strict=False)))
         for column in columns:

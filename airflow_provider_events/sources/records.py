@@ -15,7 +15,7 @@ from airflow_provider_events.sources.sql import SqlSource
 from airflow_provider_events.values import kind
 
 if TYPE_CHECKING:
-    from airflow_provider_events.exchange import Content, Writer
+    from airflow_provider_events.exchange import Writer
 
 __all__ = ["EventRecords", "SqlRecords"]
 
@@ -72,7 +72,7 @@ class MappedRows(Sequence[Record]):
     """
 
     def __init__(self, first_row: int, rows: Sequence[Sequence[Any]], mapper: RowMapper, encoder: BulkEncoder) -> None:
-        self._first_row = first_row
+        self.first_row = first_row
         self._rows = rows
         self._mapper = mapper
         self._encoder = encoder
@@ -84,13 +84,14 @@ class MappedRows(Sequence[Record]):
     def __getitem__(self, at: int) -> Record: ...
 
     @overload
-    def __getitem__(self, at: slice) -> Sequence[Record]: ...
+    def __getitem__(self, at: slice) -> MappedRows: ...
 
-    def __getitem__(self, at: int | slice) -> Record | Sequence[Record]:
+    def __getitem__(self, at: int | slice) -> Record | MappedRows:
         if isinstance(at, slice):
-            return [self[position] for position in range(*at.indices(len(self)))]
+            rows = range(len(self))[at]
+            return MappedRows(self.first_row + rows.start, self._rows[at], self._mapper, self._encoder)
         position = range(len(self))[at]
-        return _record(self._first_row + position, self._mapper, self._rows[position], self._mapper.columns)
+        return _record(self.first_row + position, self._mapper, self._rows[position], self._mapper.columns)
 
     def column(self, name: str) -> list[Any]:
         """The values of one column; databases fold the case of names."""
@@ -99,9 +100,7 @@ class MappedRows(Sequence[Record]):
         at = columns.index(name) if name in columns else folded.index(name.lower())
         return [row[at] for row in self._rows]
 
-    def encoded(
-        self, codec: Writer, sent_at: datetime | None
-    ) -> tuple[Sequence[bytes | None], Sequence[Content | None]]:
+    def encoded(self, codec: Writer, sent_at: datetime | None) -> list[bytes | None]:
         """See `BulkEncoder.encode`."""
         return self._encoder.encode(self._rows, codec, sent_at)
 

@@ -19,7 +19,7 @@ import orjson
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Encoded, Listing, Outcome, Piece, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Listing, Outcome, Request, Verdict
 from airflow_provider_events.values import iso_utc, json_object
 from airflow_provider_events.vendors.connection import (
     COMMON_EXTRAS,
@@ -45,14 +45,14 @@ class Upserts(ABC):
     piece_overhead: int
 
     @abstractmethod
-    def encode(self, event: Event) -> Encoded:
-        """Identity and attributes on the wire.
+    def encode(self, event: Event) -> bytes:
+        """Identity and attributes as a piece of a request.
 
         :raises InvalidEvent: the vendor would refuse them.
         """
 
     @abstractmethod
-    def request(self, pieces: Sequence[Piece]) -> Request:
+    def request(self, pieces: Sequence[bytes]) -> Request:
         """One request for 1 to `Vendor.max_batch_size` entries."""
 
     @abstractmethod
@@ -79,6 +79,7 @@ class Vendor(ABC):
     identity_keys: ClassVar[str]
     deduplication: ClassVar[str]
     timestamp_sent: ClassVar[bool] = True
+    id_sent: ClassVar[bool] = False
     max_bulk_properties: ClassVar[int] = 1000
 
     def __init__(self, values: ConnectionValues) -> None:
@@ -99,14 +100,16 @@ class Vendor(ABC):
 
     @abstractmethod
     def write(self, content: Content) -> bytes:
-        """What an event says on this vendor's wire, with a timestamp where the vendor takes one.
+        """What an event says as a piece of this vendor's requests, with a timestamp where the vendor takes one.
+
+        Most often JSON, and never the same for two events that the vendor is to tell apart.
 
         :param content: already found to be an event; its properties are JSON-safe and not to be changed.
         :raises InvalidEvent: the vendor would refuse it; names field and reason.
         """
 
     @abstractmethod
-    def request(self, pieces: Sequence[Piece]) -> Request:
+    def request(self, pieces: Sequence[bytes]) -> Request:
         """One request for 1 to `max_batch_size` events."""
 
     @abstractmethod
@@ -180,16 +183,19 @@ class Vendor(ABC):
 
     # -- encoding ----------------------------------------------------------------------------------------------------
 
-    def encode(self, event: Event) -> Encoded:
-        """The event on this vendor's wire.
+    def encode(self, event: Event) -> bytes:
+        """The event as a piece of a request.
 
         :raises InvalidEvent: the vendor would refuse it; names field and reason.
         """
-        content = self.content(event, json_object(event.properties, "properties", self.render_time))
-        return Encoded(self.write(content), content)
+        return self.write(self.content(event))
 
-    def content(self, event: Event, properties: Mapping[str, Any]) -> Content:
-        """What an event says, with its JSON-safe properties."""
+    def content(self, event: Event) -> Content:
+        """What an event says.
+
+        :raises InvalidEvent: naming a property that has no place in JSON.
+        """
+        properties = json_object(event.properties, "properties", self.render_time)
         return Content(self.conn_type, event.name, event.identity, event.timestamp, properties, event.id)
 
 

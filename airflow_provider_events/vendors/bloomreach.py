@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Piece, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Outcome, Request, Verdict
 from airflow_provider_events.values import json_object
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
@@ -98,18 +98,18 @@ class Bloomreach(Vendor):
             _check_sizes(body, properties)
         return body
 
-    def request(self, pieces: Sequence[Piece]) -> Request:
+    def request(self, pieces: Sequence[bytes]) -> Request:
         """`POST …/customers/events` for one event, `POST …/batch` for more, each command with its `command_id`."""
         return self.posted("customers/events", _COMMAND_HEADS, pieces)
 
-    def posted(self, name: str, heads: Sequence[bytes], pieces: Sequence[Piece]) -> Request:
+    def posted(self, name: str, heads: Sequence[bytes], pieces: Sequence[bytes]) -> Request:
         """One command by itself, or a batch of commands.
 
         :param heads: how each command of a batch begins.
         """
         if len(pieces) == 1:
-            return Request("POST", f"{self._track}/{name}", pieces[0].body)
-        commands = b"},".join([head + piece.body for head, piece in zip(heads[: len(pieces)], pieces, strict=True)])
+            return Request("POST", f"{self._track}/{name}", pieces[0])
+        commands = b"},".join([head + piece for head, piece in zip(heads[: len(pieces)], pieces, strict=True)])
         return Request("POST", f"{self._track}/batch", b'{"commands":[' + commands + b"}]}")
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
@@ -175,7 +175,7 @@ class CustomerUpserts(Upserts):
         self._vendor = vendor
         self.max_request_bytes, self.piece_overhead = vendor.max_request_bytes, vendor.piece_overhead
 
-    def encode(self, event: Event) -> Encoded:
+    def encode(self, event: Event) -> bytes:
         """`customer_ids`, `properties` and `update_timestamp`."""
         properties = json_object(event.properties, "properties")
         if not properties:
@@ -186,9 +186,9 @@ class CustomerUpserts(Upserts):
         body = dumps(wire)
         if len(body) >= MAX_VALUE_BYTES:
             _check_sizes(body, properties)
-        return Encoded(body, self._vendor.content(event, properties))
+        return body
 
-    def request(self, pieces: Sequence[Piece]) -> Request:
+    def request(self, pieces: Sequence[bytes]) -> Request:
         """`POST …/customers` for one, `POST …/batch` for more."""
         return self._vendor.posted("customers", _CUSTOMER_HEADS, pieces)
 
@@ -239,7 +239,7 @@ def _all_delivered(results: Any, count: int) -> bool:
     """Whether each command succeeded, as nearly always."""
     try:
         said = zip(results, _COMMAND_IDS[:count], strict=True)
-        return all([result["success"] is True and result.get("command_id", own) == own for result, own in said])
+        return all(result["success"] is True and result.get("command_id", own) == own for result, own in said)
     except (TypeError, KeyError, AttributeError, ValueError):
         return False
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Listing, Outcome, Page, Piece, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Listing, Outcome, Page, Request, Verdict
 from airflow_provider_events.values import parse_time
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
@@ -97,9 +97,9 @@ class Embeddables(Vendor):
         ((key, value),) = identity.items()
         return embeddable_id, key, value
 
-    def request(self, pieces: Sequence[Piece]) -> Request:
+    def request(self, pieces: Sequence[bytes]) -> Request:
         """`POST /projects/{projectId}/events`."""
-        return Request("POST", f"{self._project}/events", pieces[0].body)
+        return Request("POST", f"{self._project}/events", pieces[0])
 
     def read(self, answer: Answer, count: int) -> Outcome:
         """200 with the stored event; 401 `unauthorized`; 404 `entry_not_found` in either case."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Piece, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Outcome, Request, Verdict
 from airflow_provider_events.values import json_object
 from airflow_provider_events.vendors.base import (
     StandardField,
@@ -61,6 +61,7 @@ class Vibetrace(Vendor):
     identity_keys = "`email` or `_id`, exactly one"
     deduplication = "`confirmation` events, by `orderId`; none documented for the others"
     timestamp_sent = False
+    id_sent = True
 
     def headers(self) -> dict[str, str]:
         """The bare key in `Authorization`, without a scheme word."""
@@ -87,9 +88,9 @@ class Vibetrace(Vendor):
             typed = {"generic": {"generic": {"event_name": name, **properties}}}
         return dumps({"user": user, "event": typed})
 
-    def request(self, pieces: Sequence[Piece]) -> Request:
+    def request(self, pieces: Sequence[bytes]) -> Request:
         """`POST /event`, without a trailing slash."""
-        return Request("POST", "/event", pieces[0].body)
+        return Request("POST", "/event", pieces[0])
 
     def read(self, answer: Answer, count: int) -> Outcome:
         """200 with `results`; otherwise `errors`, of which `User not found` is the missing entry."""
@@ -148,17 +149,17 @@ class UserUpserts(Upserts):
         self._vendor = vendor
         self.max_request_bytes, self.piece_overhead = vendor.max_request_bytes, vendor.piece_overhead
 
-    def encode(self, event: Event) -> Encoded:
+    def encode(self, event: Event) -> bytes:
         """The user's path, a line feed, and the attributes; a path holds no line feed."""
         path = self._vendor.lookup(event.identity).path
         if "email" in event.properties:
             raise InvalidEvent("properties.email", "taken by the identity; an upsert cannot change it")
         attributes = json_object(event.properties, "properties")
-        return Encoded(f"{path}\n".encode() + dumps(attributes), self._vendor.content(event, attributes))
+        return f"{path}\n".encode() + dumps(attributes)
 
-    def request(self, pieces: Sequence[Piece]) -> Request:
+    def request(self, pieces: Sequence[bytes]) -> Request:
         """`PUT`, which may be repeated without harm."""
-        path, _, body = pieces[0].body.partition(b"\n")
+        path, _, body = pieces[0].partition(b"\n")
         return Request("PUT", f"{path.decode('ascii')}?upsert=true", body)
 
     def read(self, answer: Answer, count: int) -> Outcome:

@@ -18,7 +18,7 @@ import orjson
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Piece, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Outcome, Request, Verdict
 from airflow_provider_events.values import json_object, json_value
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
@@ -82,6 +82,7 @@ class WebEngage(Vendor):
     max_batch_size = 25
     piece_overhead = 16
     max_in_flight = 8
+    id_sent = True
     max_bulk_properties = MAX_ATTRIBUTES_PER_TYPE
     identity_keys = "`userId` or `anonymousId`, exactly one"
     deduplication = "single events, by `x-request-id`, for 4 hours; undocumented for bulks"
@@ -103,15 +104,18 @@ class WebEngage(Vendor):
         """5,000 requests per minute on `/events`, 500 on `/bulk-events`."""
         return 5000 if batch_size == 1 else 500
 
-    def encode(self, event: Event) -> Encoded:
+    def encode(self, event: Event) -> bytes:
         """The event, after a count of its attributes: JSON does not tell texts from dates."""
         if len(event.properties) > MAX_ATTRIBUTES_PER_TYPE:
             _check_counts(event.properties)
         return super().encode(event)
 
     def write(self, content: Content) -> bytes:
-        """`userId` or `anonymousId`, `eventName`, `eventTime` to the second with its own offset, `eventData`."""
-        _, name, identity, moment, properties, _ = content
+        """`userId` or `anonymousId`, `eventName`, `eventTime` to the second with its own offset, `eventData`.
+
+        A line before the event keeps what is not in it: the caller's id, else what the time has below a second.
+        """
+        _, name, identity, moment, properties, event_id = content
         wire: dict[str, Any] = _user(identity)
         _check_name("name", name, MAX_NAME_LENGTH)
         wire["eventName"] = name
@@ -124,25 +128,40 @@ class WebEngage(Vendor):
                 _check_attribute(attribute, value)
             if len(self._known_names) < MAX_KNOWN_NAMES:
                 self._known_names.update(properties)
-        return body
+        if event_id is not None:
+            return b"%b\n%b" % (dumps(event_id), body)
+        return b"%d\n%b" % (moment.microsecond if moment else 0, body)
 
     def render_time(self, moment: datetime) -> str:
         """A date attribute."""
         return _date_attribute(moment)
 
-    def request(self, pieces: Sequence[Piece]) -> Request:
+    def request(self, pieces: Sequence[bytes]) -> Request:
         """`POST …/events` for one event, `POST …/bulk-events` for more, with a hex `x-request-id` from the content."""
         return self.posted("events", pieces)
 
-    def posted(self, name: str, pieces: Sequence[Piece]) -> Request:
-        """One record by itself, or a bulk of them."""
-        if len(pieces) == 1:
-            return Request("POST", f"{self._account}/{name}", pieces[0].body, {"x-request-id": pieces[0].content.key})
-        body = f'{{"{name}":['.encode() + b",".join([piece.body for piece in pieces]) + b"]}"
-        # Two bulks of the same bytes are not the same if their events have other ids or, below a second, other times.
-        marks = [piece.content.id or getattr(piece.content.moment, "microsecond", 0) for piece in pieces]
-        request_id = hashlib.blake2b(body + orjson.dumps(marks), digest_size=16).hexdigest()
-        return Request("POST", f"{self._account}/bulk-{name}", body, {"x-request-id": request_id})
+    def posted(self, name: str, pieces: Sequence[bytes]) -> Request:
+        """One record by itself, or a bulk of them, which is the same again only if all of its pieces are.
+
+        :param pieces: a line that is not sent, and the record.
+        """
+        if len(pieces) > 1:
+            request_id = hashlib.blake2b(b"\n".join(pieces), digest_size=16).hexdigest()
+            records = b",".join([piece[piece.index(b"\n") + 1 :] for piece in pieces])
+            body = b'{"%b":[%b]}' % (name.encode(), records)
+            return Request("POST", f"{self._account}/bulk-{name}", body, {"x-request-id": request_id})
+        line, _, body = pieces[0].partition(b"\n")
+        key = self._key(line, body) if name == "events" else line.decode("ascii")
+        return Request("POST", f"{self._account}/{name}", body, {"x-request-id": key})
+
+    def _key(self, line: bytes, body: bytes) -> str:
+        """The idempotency key of a written event."""
+        wire, known = orjson.loads(body), orjson.loads(line)
+        name, properties, moment = wire.pop("eventName"), wire.pop("eventData"), wire.pop("eventTime", None)
+        if isinstance(known, str):
+            return Content(self.conn_type, name, wire, None, properties, known).key
+        time = datetime.fromisoformat(moment).replace(microsecond=known) if moment else None
+        return Content(self.conn_type, name, wire, time, properties, None).key
 
     def read(self, answer: Answer, count: int) -> Outcome:
         """2xx whose `response.status` is `queued` or `success`; `error` with a message, whatever the status."""
@@ -221,8 +240,11 @@ class UserUpserts(Upserts):
         self._vendor = vendor
         self.max_request_bytes, self.piece_overhead = vendor.max_request_bytes, vendor.piece_overhead
 
-    def encode(self, event: Event) -> Encoded:
-        """Texts that would be cut off, and names that would be ignored, are refused here."""
+    def encode(self, event: Event) -> bytes:
+        """Texts that would be cut off, and names that would be ignored, are refused here.
+
+        The piece begins with the key.
+        """
         known = {name: value for name, value in event.properties.items() if name in USER_FIELDS}
         others = {name: value for name, value in event.properties.items() if name not in USER_FIELDS}
         wire: dict[str, Any] = {**_user(event.identity), **json_object(known, "properties", _event_time)}
@@ -230,9 +252,9 @@ class UserUpserts(Upserts):
             for name, value in attributes.items():
                 _check_attribute(name, value)
             wire["attributes"] = attributes
-        return Encoded(dumps(wire), self._vendor.content(event, wire))
+        return self._vendor.content(event).key.encode() + b"\n" + dumps(wire)
 
-    def request(self, pieces: Sequence[Piece]) -> Request:
+    def request(self, pieces: Sequence[bytes]) -> Request:
         """`POST …/users` for one, `POST …/bulk-users` for more."""
         return self._vendor.posted("users", pieces)
 

@@ -30,7 +30,7 @@ from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.delivery.transport import Endpoint, Transport, open_transport
 from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Encoded, Outcome, Piece, Request, Verdict
+from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
 from tests.conftest import CUSTOMERS, IDENTITY_KEYS
 
@@ -322,14 +322,13 @@ class PlainWire:
         self.max_request_bytes = max_request_bytes
         self.piece_overhead = piece_overhead
 
-    def encode(self, event: Event) -> Encoded:
+    def encode(self, event: Event) -> bytes:
         """The event's id."""
-        content = Content("plain", event.name, event.identity, event.timestamp, event.properties, event.id)
-        return Encoded((event.id or "").encode(), content)
+        return (event.id or "").encode()
 
-    def request(self, pieces: Sequence[Piece]) -> Request:
+    def request(self, pieces: Sequence[bytes]) -> Request:
         """All ids, with commas between them."""
-        return Request("POST", "/", b",".join(piece.body for piece in pieces))
+        return Request("POST", "/", b",".join(pieces))
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
         """See `said`."""

@@ -81,7 +81,7 @@ def test_a_checkpoint_says_which_rows_are_open(checkpoint: Checkpoint) -> None:
 
 def test_a_checkpoint_holds_nothing_of_a_row_but_number_and_key() -> None:
     frontier = Frontier()
-    frontier.took(Span((0, None), [(1, "order-1")]), 1, "digest", "order-1")
+    frontier.took(Span((0, None), [1], ["order-1"]), 1, "digest", "order-1")
     checkpoint = frontier.checkpoint("fingerprint", AT, None)
     assert set(checkpoint.to_dict()) == {
         "version", "fingerprint", "position", "digest", "delivered", "rejected", "skipped", "reasons", "sent_at",
@@ -256,14 +256,14 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
         if waiting and (not underway or random.random() < 0.5):
             kinds = waiting.pop(0)
             before = (row, row)
-            events = [(row + n, row + n) for n, good in enumerate(kinds, start=1) if good]
+            events = [row + n for n, good in enumerate(kinds, start=1) if good]
             row += len(kinds)
-            span = Span(before, events)
+            span = Span(before, events, events)
             frontier.took(span, row, "digest", row)
             frontier.tally.add(Tally(rejected=kinds.count(False)))
-            unsettled |= {number for number, _ in events}
+            unsettled |= set(events)
             if events:
-                underway.append((span, [number for number, _ in events]))
+                underway.append((span, list(events)))
         else:
             span, rows = random.choice(underway)
             some = random.sample(rows, random.randint(1, len(rows)))
@@ -278,7 +278,7 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
 
 def test_a_later_change_does_not_reach_a_checkpoint_that_was_taken() -> None:
     frontier = Frontier()
-    span = Span((0, None), [(1, None), (2, None)])
+    span = Span((0, None), [1, 2])
     frontier.took(span, 2, "digest", None)
     checkpoint = frontier.checkpoint("f", AT, None)
     frontier.settled(span, (1, 2))
@@ -291,7 +291,7 @@ def test_rows_of_an_earlier_try_stay_open_until_they_are_taken_again() -> None:
     start = Checkpoint.from_dict(GOOD)
     frontier.reset(start)
     assert frontier.checkpoint("f", start.sent_at, None) == start
-    span = Span((3, 3), [(4, 4), (6, 6)])
+    span = Span((3, 3), [4, 6], [4, 6])
     frontier.took_again(span, start.open[0])
     assert frontier.checkpoint("f", start.sent_at, None) == start
     frontier.settled(span, (4,))

@@ -6,7 +6,9 @@ import asyncio
 import gzip
 import os
 import random
+import socket
 import ssl
+import struct
 import sys
 import time
 import traceback
@@ -154,6 +156,7 @@ Seen = tuple[int, bytes, str | None] | None
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+UPGRADE = b"Connection: upgrade\r\nUpgrade: h2c\r\n"
 HELLO = b"hello" * 50
 
 
@@ -239,7 +242,7 @@ SAME = {
     "radio": good().replace(b"HTTP/1.1", b"ICY"),
     "nothing": b"",
     "half a head": OK + b"Content-Le",
-    "an upgrade that is none": good(headers=b"Upgrade: h2\r\nConnection: upgrade\r\n"),
+    "an upgrade that is none": good(headers=UPGRADE),
     "gzip": good(gzip.compress(HELLO), b"Content-Encoding: GZIP\r\n"),
     "deflate": good(zlib.compress(HELLO), b"Content-Encoding: deflate\r\n"),
     "bare deflate": good(bare_deflate(HELLO), b"Content-Encoding: deflate\r\n"),
@@ -266,7 +269,7 @@ OTHERWISE: dict[str, tuple[bytes, Seen]] = {
         (200, b"fine", None),
     ),
     "a body that cannot be": (b"HTTP/1.1 204 No Content\r\n\r\nabc", (204, b"", None)),
-    "an upgrade that nobody asked for is no answer": (b"HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n", None),
+    "an upgrade that nobody asked for is no answer": (b"HTTP/1.1 101 Switching\r\n%b\r\n" % UPGRADE, None),
     "a transfer coding that cannot be undone": (OK + b"Transfer-Encoding: gzip\r\n\r\nabc", None),
     "chunks under another transfer coding": (
         OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
@@ -610,20 +613,23 @@ def test_a_connection_that_rested_too_long_is_not_used(told: bytes, run: Run, mo
 
 
 def test_the_connection_used_last_is_used_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that those too many grow old, after a burst."""
-    monkeypatch.setattr(http1, "IDLE_SECONDS", 0.3)
+    """So that those too many grow old after a burst."""
+    monkeypatch.setattr(http1, "IDLE_SECONDS", 0.2)
 
     async def main() -> None:
-        async with serving(polite) as server, Http1Transport(Endpoint(server.url, {})) as transport:
-            await asyncio.gather(*(transport.send(ask("a")) for _ in range(8)))
-            for _ in range(8):
-                await asyncio.sleep(0.05)
-                await transport.send(ask("b"))
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            mine = server.connections
+            while True:
+                await read_request(reader)
+                writer.write(good(b"%d" % mine))
+
+        async with serving(handler) as server, Http1Transport(Endpoint(server.url, {})) as transport:
+            await asyncio.gather(*(transport.send(ASK) for _ in range(8)))
             assert server.connections == 8
-            await asyncio.sleep(0.35)
-            await transport.send(ask("c"))
+            assert len({(await transport.send(ASK)).body for _ in range(8)}) == 1
+            await asyncio.sleep(0.25)
+            assert (await transport.send(ASK)).body == b"9"
             await until(lambda: server.open == 1)
-            assert server.connections == 9
 
     run(main())
 
@@ -658,6 +664,54 @@ def test_a_connection_that_speaks_unasked_is_not_used(unasked: bytes, run: Run) 
     run(main())
 
 
+def test_half_an_answer_behind_an_answer_belongs_to_nobody(run: Run) -> None:
+    async def main() -> None:
+        forged = OK + b"Content-Length: 100\r\n\r\nforged"
+        async with serving(saying(good() + forged, good())) as server:
+            async with Http1Transport(Endpoint(server.url, {})) as transport:
+                for _ in range(3):
+                    assert (await transport.send(ASK)).body == b"fine"
+            assert server.connections == 3
+
+    run(main())
+
+
+def test_a_connection_that_ends_as_it_begins_is_no_answer(run: Run) -> None:
+    class Late(Http1Transport):
+        async def _connected(self) -> Any:
+            connection = await super()._connected()
+            await asyncio.sleep(0.05)
+            return connection
+
+    async def main() -> None:
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            pass
+
+        async with serving(handler) as server, Late(Endpoint(server.url, {})) as transport:
+            with pytest.raises(TransportError, match=r"\(closed\)"):
+                await transport.send(ASK)
+
+    run(main())
+
+
+def test_an_answer_that_breaks_off_has_no_end(run: Run) -> None:
+    """Only an orderly end of the connection is one of the answer."""
+
+    async def main() -> None:
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(OK + b"\r\nuntil")
+            await asyncio.sleep(0.05)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+        async with serving(handler) as server, Http1Transport(Endpoint(server.url, {})) as transport:
+            with pytest.raises(TransportError, match=r"\(ConnectionResetError\)"):
+                await transport.send(ASK)
+
+    run(main())
+
+
 def test_what_was_written_is_never_written_again(run: Run) -> None:
     async def main() -> None:
         requests: list[bytes] = []
@@ -681,13 +735,18 @@ def test_what_was_written_is_never_written_again(run: Run) -> None:
     run(main())
 
 
-def test_an_early_answer_counts_and_ends_the_connection(run: Run) -> None:
+@pytest.mark.parametrize("framed", [True, False])
+def test_an_early_answer_counts_and_ends_the_connection(framed: bool, run: Run) -> None:
     """Most of the body is still to be written."""
 
     async def main() -> None:
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(good(b"too much", status=b"413 Too Large"))
+            if framed:
+                writer.write(good(b"too much", status=b"413 Too Large"))
+            else:
+                writer.write(b"HTTP/1.1 413 Too Large\r\n\r\ntoo much")
+                writer.write_eof()
             await gone.wait()
 
         gone = asyncio.Event()
@@ -825,6 +884,7 @@ def test_leaving_ends_what_is_under_way(run: Run) -> None:
             async with Http1Transport(Endpoint(server.url, {})) as transport:
                 under_way = asyncio.create_task(transport.send(ASK))
                 await asyncio.sleep(0.02)
+            assert transport._open == set()
             with pytest.raises(TransportError, match=r"\(closed\)"):
                 await under_way
         assert server.connections == 1

@@ -12,7 +12,7 @@ from aiohttp import web
 from airflow_provider_events.delivery.pacing import RetryPolicy
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import CredentialsRefused, TooManyRejected, VendorUnavailable
-from airflow_provider_events.exchange import Answer, Encoded, Request
+from airflow_provider_events.exchange import Answer, Request
 from airflow_provider_events.vendors.base import ConnectionValues
 from airflow_provider_events.vendors.bloomreach import Bloomreach
 from airflow_provider_events.vendors.webengage import WebEngage
@@ -34,13 +34,12 @@ from tests.delivery.harness import (
 class Careless(WebEngage):
     """Validates nothing, as if the vendor had a rule that we do not know."""
 
-    def encode(self, event: Event) -> Encoded:
+    def encode(self, event: Event) -> bytes:
         """The event, spoiled where its properties say so."""
-        encoded = super().encode(event)
+        line, _, body = super().encode(event).partition(b"\n")
         if not event.properties["n"] % 7:
-            wire = json.loads(encoded.body) | {"eventTime": "yesterday"}
-            encoded = encoded._replace(body=json.dumps(wire).encode())
-        return encoded
+            body = json.dumps(json.loads(body) | {"eventTime": "2026-03-01T09:30:00.000Z"}).encode()
+        return line + b"\n" + body
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 10, 25])
@@ -201,9 +200,9 @@ def test_credentials_refused_command_by_command_end_the_delivery() -> None:
 class ToTheByte(Bloomreach):
     """Events of a size of their own choice."""
 
-    def encode(self, event: Event) -> Encoded:
+    def encode(self, event: Event) -> bytes:
         """As many bytes as its properties say."""
-        return super().encode(event)._replace(body=b"x" * int(event.properties["size"]))
+        return b"x" * int(event.properties["size"])
 
 
 @pytest.mark.parametrize("count", [3, 10, 50])

@@ -16,7 +16,7 @@ from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.rows import Item
 from airflow_provider_events.delivery.waiting import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Held, Waiting
 from airflow_provider_events.events import Event, Record
-from airflow_provider_events.exchange import Answer, Content, Request
+from airflow_provider_events.exchange import Answer, Request
 from tests.delivery.harness import KeptSink, Run, chunked, rows, said
 from tests.reliability.clock import simulate
 
@@ -26,9 +26,8 @@ WAIT = DeliveryOptions(on_missing_entry="wait", missing_entry_timeout=900, max_r
 def held(row: int, due: float = 0.0, data: Any = None) -> Held:
     """An event that waits."""
     record = Record(row, Event("e", {"id": row}), data)
-    content = Content("plain", "e", {"id": row}, None, {}, None)
-    item = Item(row, None, b"x", content, (record,), 0)
-    return Held(due, row, 900.0, 0, item, Span((0, None), [(row, None)]))
+    item = Item(row, None, b"x", record)
+    return Held(due, row, 900.0, 0, item, Span((0, None), [row]))
 
 
 # -- the queue -------------------------------------------------------------------------------------------------------

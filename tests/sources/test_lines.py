@@ -84,7 +84,7 @@ def test_a_replayed_event_has_the_bytes_of_the_original(vendor: str, value: Any,
     line = rejected_line(vendor, Record(1, event), Rejection(1, "E1", "too old"))
     again = LineRecords("unused", vendor)._record(1, line).event
     assert again is not None
-    assert target.encode(again).body == target.encode(event).body
+    assert target.encode(again) == target.encode(event)
 
 
 @pytest.mark.parametrize("vendor", ["webengage", "bloomreach"])
@@ -98,7 +98,7 @@ def test_a_replayed_time_is_the_same_moment(vendor: str, events_sandbox: Any) ->
         assert again is not None
         assert datetime.fromisoformat(again.properties["value"]) == moment
         if vendor == "webengage":
-            assert target.encode(again).body == target.encode(event).body
+            assert target.encode(again) == target.encode(event)
 
 
 @pytest.mark.parametrize("value", [float("nan"), 2**70, object(), Decimal("NaN")])

@@ -178,8 +178,8 @@ def test_properties_are_measured_as_they_travel(value: Any) -> None:
 
 def test_an_event_has_to_stay_below_800_kilobytes() -> None:
     properties = {f"p{n:04d}": "x" * 15_000 for n in range(53)}
-    rest = 799_999 - len(bloomreach().encode(event(properties={**properties, "rest": ""})).body)
-    assert len(bloomreach().encode(event(properties={**properties, "rest": "x" * rest})).body) == 799_999
+    rest = 799_999 - len(bloomreach().encode(event(properties={**properties, "rest": ""})))
+    assert len(bloomreach().encode(event(properties={**properties, "rest": "x" * rest}))) == 799_999
     assert refused(properties={**properties, "rest": "x" * (rest + 1)}).field == "event"
 
 
@@ -271,8 +271,8 @@ def test_answers_to_single_events(status: int, said: Any, verdict: Verdict, reas
 
 def read(results: Any, count: int, status: int = 200, success: Any = True) -> list[Outcome]:
     said = {"results": results, "start_time": 1722458972.7475243, "end_time": 1722458972.7502902, "success": success}
-    outcomes = bloomreach().read(answer(status, said), count)
-    assert isinstance(outcomes, list)
+    reading = bloomreach().read(answer(status, said), count)
+    outcomes = reading if isinstance(reading, list) else [reading] * count
     assert len(outcomes) == count
     return outcomes
 

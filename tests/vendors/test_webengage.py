@@ -117,7 +117,7 @@ def test_a_request_id_is_hexadecimal_and_of_the_content(count: int) -> None:
 
 def test_a_request_id_is_the_key_of_its_single_event() -> None:
     piece = webengage().encode(ADDED)
-    assert webengage().request([piece]).headers == {"x-request-id": piece.content.key}
+    assert webengage().request([piece]).headers == {"x-request-id": webengage().content(ADDED).key}
 
 
 def test_other_events_have_other_request_ids() -> None:
