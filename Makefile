@@ -16,7 +16,7 @@ AIRFLOW := 3.3
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help python venv demo lint types pytest test reliability test-old test-3.0 test-2.11 build pins clean
+.PHONY: help python venv demo lint types pytest test reliability bench test-old test-3.0 test-2.11 build pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ test-old: test-3.0 test-2.11 ## Run the fast tests on Airflow 3.0 and 2.11
 
 reliability: venv ## Kill, cut and starve deliveries in a real Airflow; rewrites the table in docs/reliability.md
 	.venv/bin/python -m tests.reliability
+
+bench: python ## Measure this package beside its peers; rewrites docs/performance.md. BENCH=--help: what can be chosen
+	@$(PYTHON) scripts/bootstrap.py .venv-bench requirements/benchmarks.txt
+	@.venv-bench/bin/python -m benchmarks $(BENCH)
 
 # What depends on Airflow's version; vendors, delivery and the sandbox know no Airflow.
 OLD_TESTS := $(addprefix tests/,cli entries example_dags hooks operators sensors transfers triggers sources/test_lines.py sources/test_records.py sources/test_sql.py)
@@ -96,6 +100,10 @@ COMPILE_OLD = $(COMPILE) --extra test $(NEWER:%=--exclude-newer-package %=$(PINS
 pins: venv ## Pin requirements/*.txt anew, after a change of pyproject.toml or requirements/*.in
 	$(COMPILE) --universal --exclude-newer $(PINS_UNTIL) --extra dev \
 		pyproject.toml requirements/airflow-3.3.in --output-file requirements/airflow-3.3.txt
+	@# Segment's SDK asks for an old python-dateutil; it works with the one of the reference set.
+	echo 'python-dateutil>=3' | $(COMPILE) --universal --exclude-newer $(PINS_UNTIL) --extra dev --overrides - \
+		--constraints requirements/airflow-3.3.txt pyproject.toml requirements/airflow-3.3.in \
+		requirements/benchmarks.in --output-file requirements/benchmarks.txt
 	$(COMPILE_OLD) --exclude-newer $(AIRFLOW_3_0_UNTIL) \
 		pyproject.toml requirements/airflow-3.0.in --output-file requirements/airflow-3.0.txt
 	$(COMPILE_OLD) --exclude-newer $(AIRFLOW_2_11_UNTIL) --no-binary python-nvd3 \
@@ -104,5 +112,5 @@ pins: venv ## Pin requirements/*.txt anew, after a change of pyproject.toml or r
 		requirements/mysql.in --output-file requirements/mysql.txt
 
 clean: ## Remove all that was made here: environments, Airflow's home, caches, builds
-	rm -rf .venv .venv-* .airflow .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-* .airflow benchmarks/build .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

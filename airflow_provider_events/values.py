@@ -24,9 +24,21 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from airflow_provider_events.exceptions import InvalidEvent
 
-__all__ = ["iso_utc", "json_object", "json_value", "kind", "parse_time", "plain_integer", "plain_text"]
+__all__ = [
+    "iso_utc",
+    "json_object",
+    "json_value",
+    "kind",
+    "parse_time",
+    "plain_integer",
+    "plain_text",
+    "utc_milliseconds",
+    "utc_text",
+]
 
 MAX_DEPTH = 32
 _INT64, _UINT64 = -(2**63), 2**64
@@ -39,7 +51,19 @@ def kind(value: object) -> str:
 
 def iso_utc(moment: datetime) -> str:
     """RFC 3339 text in UTC: whole seconds, or microseconds where there are any."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return f"{utc_text(moment)}Z"
+
+
+def utc_text(moment: datetime) -> str:
+    """The same without its zone; several times as fast as `isoformat`."""
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return orjson.dumps(moment)[1:-7].decode()  # without the quotes and +00:00
+
+
+def utc_milliseconds(moment: datetime) -> str:
+    """RFC 3339 text in UTC, always with three decimal places."""
+    return f"{utc_text(moment)[:19]}.{moment.microsecond // 1000:03d}Z"
 
 
 def parse_time(value: object, field: str) -> datetime:

@@ -52,6 +52,12 @@ class Digest:
         """The next row, as it is on the wire."""
         self._hash.update(row)
 
+    def copy(self) -> Digest:
+        """The same so far, to go on by itself."""
+        copied = Digest()
+        copied._hash = self._hash.copy()
+        return copied
+
     def hexdigest(self) -> str:
         """The digest of all rows so far, in 32 hex digits."""
         return self._hash.hexdigest()
@@ -247,7 +253,7 @@ class Frontier:
     def reset(self, start: Checkpoint | None = None) -> None:
         """Begin at the start of the source, or where an earlier try came to."""
         self._position = start.position if start else 0
-        self._digest = start.digest if start else Digest().hexdigest()
+        self._digest: Callable[[], str] = (lambda: start.digest) if start else Digest().hexdigest
         self._last_key = start.last_key if start else None
         self._unread: dict[tuple[OpenRows, ...], tuple[int, Any]] = {}
         self._open: dict[Span, None] = {}
@@ -256,8 +262,8 @@ class Frontier:
             self.tally.add(start.tally)
             self._unread = dict.fromkeys(start.open, start.before_open)
 
-    def took(self, span: Span, position: int, digest: str, last_key: Any) -> None:
-        """The source was taken up to the row `position`, the last one of `span`."""
+    def took(self, span: Span, position: int, digest: Callable[[], str], last_key: Any) -> None:
+        """The source was taken up to the row `position`, the last one of `span`; `digest` gives that up to it."""
         self._position, self._digest, self._last_key = position, digest, last_key
         if span.rows:
             self._open[span] = None
@@ -287,7 +293,7 @@ class Frontier:
         return Checkpoint(
             fingerprint,
             self._position,
-            self._digest,
+            self._digest(),
             tally,
             sent_at,
             self._last_key,

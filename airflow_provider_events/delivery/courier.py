@@ -71,7 +71,8 @@ class Courier:
         """
         loop = asyncio.get_running_loop()
         while True:
-            await self._pacer.turn(self._stopping)
+            if not self._pacer.free or self._stopping.is_set():
+                await self._pacer.turn(self._stopping)
             started = loop.time()
             self.counters.requests += 1
             try:

@@ -163,7 +163,7 @@ class Engine:
             if due is not None and due <= loop.time() and not new_first:
                 held = queue.pop()
                 return Batch.of([held.item], [held.span], held)
-            if (batch := await self._take(feed, worker)) is not None:
+            if (batch := feed.ready(worker) or await self._take(feed, worker)) is not None:
                 return batch
             if due is None:
                 return None
@@ -216,6 +216,9 @@ class Engine:
 
     def _delivered(self, batch: Batch, part: Sequence[int]) -> None:
         """Settle events of a request at once, span by span."""
+        if part and len(part) == len(batch.rows) == len(batch.spans[0].rows):
+            self._ledger.delivered(batch.spans[0], batch.rows)
+            return
         for span, some in groupby(part, batch.spans.__getitem__):
             self._ledger.delivered(span, [batch.rows[n] for n in some])
 

@@ -7,7 +7,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol, Self, cast
 
@@ -59,47 +59,58 @@ class Bounds(NamedTuple):
 class Cut:
     """Neighbouring rows for one request.
 
-    :param count: how many, faulty ones included.
-    :param last: number and key of the last one.
     :param rows: numbers of the events among them; so too `keys` and `pieces`.
     :param places: where the events are: positions in chunks.
-    :param faulty: record and reason of each other row.
-    :param digest: of the source up to these rows; empty for rows that an earlier try took.
+    :param stop: position behind the last row in the last chunk.
+    :param before: digest of the source before that chunk; None for rows that an earlier try took.
+    :param count: of all rows, faulty ones included.
+    :param faulty: record and reason of each row that is no event.
     :param group: rows that an earlier try left open: all those of the request that they were going to make, even if
         this request takes only a part of them, as batches may be smaller now.
     """
 
+    rows: Sequence[int] = ()
+    keys: Sequence[Any] = ()
+    pieces: Sequence[bytes] = ()
+    places: Sequence[tuple[Chunk, Sequence[int]]] = ()
+    stop: int = 0
+    before: Digest | None = None
     count: int = 0
-    last: tuple[int, Any] = (0, None)
-    rows: list[int] = field(default_factory=list)
-    keys: list[Any] = field(default_factory=list)
-    pieces: list[bytes] = field(default_factory=list)
-    places: list[tuple[Chunk, Sequence[int]]] = field(default_factory=list)
-    faulty: list[tuple[Record, Rejection]] = field(default_factory=list)
-    digest: str = ""
+    faulty: Sequence[tuple[Record, Rejection]] = ()
     group: Chunk | None = None
 
-    def add(self, chunk: Chunk, start: int, stop: int, digest: Digest | None) -> None:
-        """Add some rows of a chunk."""
-        positions: Sequence[int] = range(start, stop)
-        if chunk.rejections:
-            for at in positions:
-                if at in chunk.rejections:
-                    self.faulty.append((chunk.records[at], chunk.rejections[at]))
-            positions = [at for at in positions if at not in chunk.rejections]
-            self.rows += [chunk.rows[at] for at in positions]
-            self.pieces += cast(list[bytes], [chunk.pieces[at] for at in positions])
-        else:
-            self.rows += chunk.rows[start:stop]
-            self.pieces += cast(list[bytes], chunk.pieces[start:stop])
-        if chunk.keys:
-            self.keys += [chunk.keys[at] for at in positions]
-        self.places.append((chunk, positions))
+    @classmethod
+    def of(cls, chunk: Chunk, start: int, stop: int, before: Digest | None) -> Self:
+        """Some rows of a chunk, all of them events."""
+        rows, pieces = chunk.rows[start:stop], cast(Sequence[bytes], chunk.pieces[start:stop])
+        keys = chunk.keys[start:stop] if chunk.keys else ()
+        return cls(rows, keys, pieces, ((chunk, range(start, stop)),), stop, before, stop - start)
+
+    def add(self, chunk: Chunk, start: int, stop: int, before: Digest | None) -> None:
+        """Add the rows of a chunk that follow."""
+        positions = [at for at in range(start, stop) if at not in chunk.rejections]
+        self.rows = [*self.rows, *(chunk.rows[at] for at in positions)]
+        self.keys = [*self.keys, *(chunk.keys[at] for at in positions)] if chunk.keys else ()
+        self.pieces = [*self.pieces, *cast(list[bytes], [chunk.pieces[at] for at in positions])]
+        self.places = (*self.places, (chunk, positions))
+        self.stop, self.before = stop, before
         self.count += stop - start
-        self.last = chunk.rows[stop - 1], chunk.key(stop - 1)
-        if digest is not None:
-            digest.update(chunk.digested(start, stop))
-            self.digest = digest.hexdigest()
+        if len(positions) < stop - start:
+            faulty = [at for at in range(start, stop) if at in chunk.rejections]
+            self.faulty = [*self.faulty, *((chunk.records[at], chunk.rejections[at]) for at in faulty)]
+
+    @property
+    def last(self) -> tuple[int, Any]:
+        """Number and key of the last row."""
+        chunk, _ = self.places[-1]
+        return chunk.rows[self.stop - 1], chunk.key(self.stop - 1)
+
+    def digest(self) -> str:
+        """Of the source up to these rows."""
+        chunk, _ = self.places[-1]
+        digest = self.before.copy() if self.before else Digest()
+        digest.update(chunk.digested(0, self.stop))
+        return digest.hexdigest()
 
     def item(self, n: int) -> Item:
         """One of the events by itself."""
@@ -134,6 +145,9 @@ class Batch:
 class Feed(Protocol):
     """Gives batches to workers."""
 
+    def ready(self, worker: int) -> Batch | None:
+        """The next batch for this worker where there is one at once; None says nothing."""
+
     async def take(self, worker: int) -> Batch | None:
         """The next batch for this worker, or None when the source has no more for it.
 
@@ -162,7 +176,7 @@ class Reader:
 
         :raises Exception: what the source raised, once all rows before it have been taken.
         """
-        while not self._ready:
+        while (taken := self.ready()) is None:
             if self._exhausted:
                 if self._error is not None:
                     raise self._error
@@ -170,6 +184,12 @@ class Reader:
             async with self._turn:
                 if not self._ready and not self._exhausted:
                     await self._refill()
+        return taken
+
+    def ready(self) -> tuple[Cut, Span] | None:
+        """The same where there are rows at once; None says nothing."""
+        if not self._ready:
+            return None
         cut = self._ready.popleft()
         return cut, self._span(cut)
 
@@ -194,9 +214,9 @@ class Reader:
             span = self._again[1]
         else:
             span = Span(self._before or chunks.taken, cut.rows, cut.keys)
-            self._before = cut.last
+            self._before = last_row, last_key = cut.last
             ledger.took(cut.count)
-            ledger.frontier.took(span, cut.last[0], cut.digest, cut.last[1])
+            ledger.frontier.took(span, last_row, cut.digest, last_key)
         for record, rejection in cut.faulty:
             ledger.rejected(record, rejection)
         return span
@@ -247,12 +267,23 @@ def _cuts(chunks: Chunks, bounds: Bounds) -> Generator[list[Cut], None, None]:
 
 
 def _cut(chunk: Chunk, left: Cut, bounds: Bounds, digest: Digest | None) -> list[Cut]:
-    """At least one cut; only the last one may be smaller than it could be."""
+    """At least one cut; only the last one may be smaller than it could be.
+
+    :param digest: of the source before this chunk, and then behind it.
+    """
     batch_size, max_bytes, overhead = bounds
-    cuts = [left]
+    before = digest.copy() if digest else None
+    if digest:
+        digest.update(chunk.digested(0, len(chunk)))
     events: Sequence[int] = range(len(chunk))
     if chunk.rejections:
         events = [at for at in events if at not in chunk.rejections]
+    elif chunk.rows and not left.count:
+        longest = max(map(len, cast(Sequence[bytes], chunk.pieces)))
+        if batch_size == 1 or overhead + batch_size * (longest + overhead) <= max_bytes:
+            stops = range(batch_size, len(chunk) + batch_size, batch_size)
+            return [Cut.of(chunk, stop - batch_size, min(stop, len(chunk)), before) for stop in stops]
+    cuts = [left]
     start = taken = 0
     while taken < len(events):
         cut = cuts[-1]
@@ -265,14 +296,14 @@ def _cut(chunk: Chunk, left: Cut, bounds: Bounds, digest: Digest | None) -> list
             fitting += 1
         if fitting:
             stop = events[taken + fitting - 1] + 1
-            cut.add(chunk, start, stop, digest)
+            cut.add(chunk, start, stop, before)
             start, taken = stop, taken + fitting
         if taken < len(events):
             cuts.append(Cut())
     if start < len(chunk):
         if len(cuts[-1].rows) == batch_size:
             cuts.append(Cut())
-        cuts[-1].add(chunk, start, len(chunk), digest)
+        cuts[-1].add(chunk, start, len(chunk), before)
     return cuts
 
 
@@ -282,9 +313,15 @@ class Batches:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
+    def ready(self, worker: int) -> Batch | None:
+        """See `Feed.ready`."""
+        return self._batch(self._reader.ready())
+
     async def take(self, worker: int) -> Batch | None:
         """See `Feed.take`."""
-        taken = await self._reader.take()
+        return self._batch(await self._reader.take())
+
+    def _batch(self, taken: tuple[Cut, Span] | None) -> Batch | None:
         if taken is None:
             return None
         cut, span = taken
@@ -308,6 +345,9 @@ class Lanes:
         self._buffered = 0
         self._turn = asyncio.Lock()
         self._space = asyncio.Event()
+
+    def ready(self, worker: int) -> None:
+        """See `Feed.ready`; what is ready for a lane depends on the others."""
 
     async def take(self, worker: int) -> Batch | None:
         """See `Feed.take`."""

@@ -92,6 +92,11 @@ class Pacer:
         self._next_turn = 0.0
         self._resume_at = 0.0
 
+    @property
+    def free(self) -> bool:
+        """Whether anybody may go at any time: there is no quota, and there was never a reason to slow down."""
+        return not (self._interval or self._next_turn)
+
     async def turn(self, stopping: asyncio.Event) -> None:
         """Wait for the next turn; a pause that comes while waiting puts it off.
 
@@ -114,8 +119,14 @@ class Pacer:
 
         Others may share it. The fewer requests remain, the wider they are spaced; in a steady state 99 % are used.
         """
-        remaining, limit = headers.get("x-ratelimit-remaining", ""), headers.get("x-ratelimit-limit", "")
-        if remaining.isdecimal() and limit.isdecimal() and (left := int(remaining[:9])) <= int(limit[:9]) / 100:
+        remaining, limit = headers.get("x-ratelimit-remaining"), headers.get("x-ratelimit-limit")
+        if (
+            remaining
+            and limit
+            and remaining.isdecimal()
+            and limit.isdecimal()
+            and (left := int(remaining[:9])) <= int(limit[:9]) / 100
+        ):
             spacing = 60.0 / 100 / max(left, 0.5)
             self._next_turn = max(self._next_turn, asyncio.get_running_loop().time() + spacing)
 

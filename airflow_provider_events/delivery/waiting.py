@@ -72,7 +72,8 @@ class Waiting:
 
     def next_due(self) -> float | None:
         """When the first of them is due; None when none waits."""
-        self._refill()
+        if self._on_disk:
+            self._refill()
         return self._heap[0].due if self._heap else None
 
     def pop(self) -> Held:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 
 from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.exchange import Answer, Content, Listing, Outcome, Page, Request, Verdict
-from airflow_provider_events.values import parse_time
+from airflow_provider_events.values import parse_time, utc_milliseconds
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
@@ -62,6 +62,7 @@ class Embeddables(Vendor):
 
     def __init__(self, values: ConnectionValues) -> None:
         super().__init__(values)
+        self._embeddable_id = self.extra["embeddable_id"]
         self._project = f"/projects/{segment(self.extra['project_id'])}"
 
     def headers(self) -> dict[str, str]:
@@ -79,7 +80,7 @@ class Embeddables(Vendor):
         return dumps(
             {
                 "embeddable_id": str(embeddable_id),
-                "timestamp": _milliseconds(moment),
+                "timestamp": utc_milliseconds(moment),
                 "custom_event_name": name,
                 "custom_event_props": dumps(properties, "properties").decode(),
                 "identifiers": [{"key": key, "value": dumps(value, f"identity.{key}").decode()}],
@@ -89,7 +90,7 @@ class Embeddables(Vendor):
     def _identified(self, given: Mapping[str, str | int]) -> tuple[str | int, str, str | int]:
         """Embeddable, and key and value of the one identifier."""
         identity = dict(given)
-        embeddable_id = identity.pop("embeddable_id", None) or self.extra["embeddable_id"]
+        embeddable_id = identity.pop("embeddable_id", None) or self._embeddable_id
         if not embeddable_id:
             raise InvalidEvent("identity.embeddable_id", "needed here, or as 'Embeddable ID' of the connection")
         if len(identity) != 1:
@@ -105,6 +106,13 @@ class Embeddables(Vendor):
         """200 with the stored event; 401 `unauthorized`; 404 `entry_not_found` in either case."""
         data = json_body(answer)
         error = data.get("error") if isinstance(data, dict) else None
+        if (
+            200 <= answer.status < 300
+            and not error
+            and isinstance(data, dict)
+            and isinstance(data.get("entry_id"), str)
+        ):
+            return delivered(words(data["entry_id"]))
         code = words(error.get("code"), 60) if isinstance(error, dict) else ""
         reason = words(error.get("message")) if isinstance(error, dict) else ""
         if is_later(answer):
@@ -117,8 +125,6 @@ class Embeddables(Vendor):
             return Outcome(Verdict.REJECTED, code or "error", reason or words(error))
         if code.lower() == "embeddable_does_not_exist":
             return Outcome(Verdict.REJECTED, code, reason)
-        if 200 <= answer.status < 300 and isinstance(data, dict) and isinstance(data.get("entry_id"), str):
-            return delivered(words(data["entry_id"]))
         return by_status(answer, code, reason)
 
     def lookup(self, identity: Mapping[str, str | int]) -> Request | None:
@@ -183,7 +189,7 @@ class EntryPages:
     def request(self, limit: int, after: datetime, before: datetime | None) -> Request:
         """`limit`, `direction=DESC`, `updated_after`, `updated_before`; sorted by last update by default."""
         times = {"updated_after": after, "updated_before": before}
-        query = "".join(f"&{name}={segment(_milliseconds(time))}" for name, time in times.items() if time)
+        query = "".join(f"&{name}={segment(utc_milliseconds(time))}" for name, time in times.items() if time)
         return Request("GET", f"{self._path}?limit={limit}&direction=DESC{query}")
 
     def read(self, answer: Answer) -> Outcome | Page:
@@ -214,7 +220,3 @@ class EntryPages:
             if isinstance(value, str | int) and not isinstance(value, bool):
                 found_at += positions.get(value, ())
         return found_at
-
-
-def _milliseconds(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -19,7 +19,7 @@ import orjson
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.exchange import Answer, Content, Outcome, Request, Verdict
-from airflow_provider_events.values import json_object, json_value
+from airflow_provider_events.values import json_object, json_value, utc_milliseconds, utc_text
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
@@ -117,7 +117,8 @@ class WebEngage(Vendor):
         """
         _, name, identity, moment, properties, event_id = content
         wire: dict[str, Any] = _user(identity)
-        _check_name("name", name, MAX_NAME_LENGTH)
+        if len(name) > MAX_NAME_LENGTH or name.startswith("we_"):
+            _check_name("name", name, MAX_NAME_LENGTH)
         wire["eventName"] = name
         if moment is not None:
             wire["eventTime"] = _event_time(moment)
@@ -264,15 +265,17 @@ class UserUpserts(Upserts):
 
 
 def _user(identity: Mapping[str, str | int]) -> dict[str, str]:
-    if len(identity) != 1 or next(iter(identity)) not in ("userId", "anonymousId"):
+    name = next(iter(identity))
+    if len(identity) != 1 or name not in ("userId", "anonymousId"):
         raise InvalidEvent("identity", "WebEngage takes exactly one of userId and anonymousId")
-    return {name: _user_id(name, value) for name, value in identity.items()}
+    return {name: _user_id(name, identity[name])}
 
 
 def _user_id(name: str, value: str | int) -> str:
-    if len(str(value)) > MAX_ID_LENGTH:
+    text = str(value)
+    if len(text) > MAX_ID_LENGTH:
         raise InvalidEvent(f"identity.{name}", f"longer than {MAX_ID_LENGTH} characters")
-    return str(value)
+    return text
 
 
 def _check_name(field: str, name: str, limit: int) -> None:
@@ -301,6 +304,8 @@ def _check_counts(properties: Mapping[str, Any]) -> None:
 
 
 def _event_time(moment: datetime) -> str:
+    if moment.tzinfo is UTC:
+        return f"{utc_text(moment)[:19]}+0000"
     offset = moment.utcoffset()
     if offset is None or offset.total_seconds() % 60:
         moment = moment.astimezone(UTC)
@@ -309,4 +314,4 @@ def _event_time(moment: datetime) -> str:
 
 
 def _date_attribute(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_milliseconds(moment)

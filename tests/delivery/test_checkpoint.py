@@ -81,7 +81,7 @@ def test_a_checkpoint_says_which_rows_are_open(checkpoint: Checkpoint) -> None:
 
 def test_a_checkpoint_holds_nothing_of_a_row_but_number_and_key() -> None:
     frontier = Frontier()
-    frontier.took(Span((0, None), [1], ["order-1"]), 1, "digest", "order-1")
+    frontier.took(Span((0, None), [1], ["order-1"]), 1, lambda: "digest", "order-1")
     checkpoint = frontier.checkpoint("fingerprint", AT, None)
     assert set(checkpoint.to_dict()) == {
         "version", "fingerprint", "position", "digest", "delivered", "rejected", "skipped", "reasons", "sent_at",
@@ -259,7 +259,7 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
             events = [row + n for n, good in enumerate(kinds, start=1) if good]
             row += len(kinds)
             span = Span(before, events, events)
-            frontier.took(span, row, "digest", row)
+            frontier.took(span, row, lambda: "digest", row)
             frontier.tally.add(Tally(rejected=kinds.count(False)))
             unsettled |= set(events)
             if events:
@@ -279,7 +279,7 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
 def test_a_later_change_does_not_reach_a_checkpoint_that_was_taken() -> None:
     frontier = Frontier()
     span = Span((0, None), [1, 2])
-    frontier.took(span, 2, "digest", None)
+    frontier.took(span, 2, lambda: "digest", None)
     checkpoint = frontier.checkpoint("f", AT, None)
     frontier.settled(span, (1, 2))
     assert checkpoint.tally.delivered == 0
