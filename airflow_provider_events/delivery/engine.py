@@ -216,7 +216,7 @@ class Engine:
 
     def _delivered(self, batch: Batch, part: Sequence[int]) -> None:
         """Settle events of a request at once, span by span."""
-        if part and len(part) == len(batch.rows) == len(batch.spans[0].rows):
+        if part and len(part) == len(batch.rows) == batch.spans.count(batch.spans[0]):
             self._ledger.delivered(batch.spans[0], batch.rows)
             return
         for span, some in groupby(part, batch.spans.__getitem__):
