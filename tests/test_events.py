@@ -29,7 +29,7 @@ def test_the_least_event() -> None:
 
 def test_events_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
-        Event(**LEAST).name = "other"  # type: ignore[misc]
+        Event(**LEAST).name = "other"  # type: ignore[misc]  # that it is refused
 
 
 def test_the_repr_shows_the_name_and_no_customer() -> None:
@@ -163,7 +163,7 @@ def test_a_report_closes() -> None:
 @pytest.mark.parametrize("count", ["read", "delivered", "rejected", "skipped", "resumed", "unsent"])
 def test_a_report_that_does_not_close_is_an_error(count: str) -> None:
     with pytest.raises(AssertionError, match="do not close"):
-        DeliveryReport("webengage", **{count: 1})  # type: ignore[arg-type]
+        DeliveryReport("webengage", **{count: 1})  # type: ignore[arg-type]  # counts, none of which is a text
 
 
 def test_a_report_is_an_xcom_of_the_documented_fields() -> None:

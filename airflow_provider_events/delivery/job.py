@@ -68,7 +68,7 @@ class Delivery:
     :param codec: the vendor.
     :param open_transport: gives the transport to use, not yet entered.
     :param sink: where rejected events go; None for nowhere.
-    :param store: keeps the checkpoint; None for none.
+    :param store: keeps the checkpoint, and shows the progress if it is a `ProgressStore` too; None for none.
     """
 
     def __init__(
@@ -137,6 +137,7 @@ class Delivery:
             self._sink,
             lambda: ledger.frontier.checkpoint(plan.fingerprint, sent_at, uri),
             lambda: ledger.frontier.open_spans,
+            lambda: self._observer.latest,
         )
         rows = Resumable(
             source,

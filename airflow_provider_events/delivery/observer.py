@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from airflow_provider_events.delivery.progress import Meter, Progress
 from airflow_provider_events.events import DeliveryReport
 from airflow_provider_events.exchange import Request
 
 __all__ = ["Counters", "DeliveryObserver", "LogObserver"]
+
+FIELD = "events_progress"
 
 MAX_REASONS = 50
 OTHER_REASONS = "other reasons"
@@ -55,6 +59,10 @@ class Counters:
 class DeliveryObserver(Protocol):
     """Told of a delivery's progress, every few seconds and at its end. Called on the delivery's own thread."""
 
+    @property
+    def latest(self) -> Progress | None:
+        """The figures it showed last, for others to show as well."""
+
     def progress(self, counters: Counters) -> None:
         """Counts so far."""
 
@@ -66,23 +74,22 @@ class DeliveryObserver(Protocol):
 
 
 class LogObserver:
-    """Lines for a task's log: counts and rate while it runs, the accounts and the rejections at its end."""
+    """Lines for a task's log: counts and rate while it runs, the accounts and the rejections at its end.
 
-    def __init__(self, logger: logging.Logger) -> None:
+    :param meter: makes the figures; the lines have them as fields as well, in `events_progress`.
+    """
+
+    def __init__(self, logger: logging.Logger, meter: Meter | None = None) -> None:
         self._log = logger
+        self._meter = meter or Meter()
+        self.latest: Progress | None = None
 
     def progress(self, counters: Counters) -> None:
         """See `DeliveryObserver.progress`."""
-        self._log.info(
-            "%d read, %d delivered, %d rejected, %d skipped; %d requests (%d repeated); %.0f events/s",
-            counters.read,
-            counters.delivered,
-            counters.rejected,
-            counters.skipped,
-            counters.requests,
-            counters.retries,
-            counters.delivered / max(counters.seconds, 0.001),
-        )
+        self.latest = progress = self._meter.read(counters)
+        fields = {FIELD: progress.to_dict()}
+        with _structured(fields):
+            self._log.info("%s", progress, extra=fields)
 
     def would_send(self, request: Request) -> None:
         """See `DeliveryObserver.would_send`."""
@@ -112,3 +119,15 @@ class LogObserver:
             self._log.warning("rejected %6d x %s (%s)", count, reason, "; ".join(examples.get(reason, ())))
         if report.rejected_path:
             self._log.info("rejected events are in %s", report.rejected_path)
+
+
+@contextmanager
+def _structured(fields: dict[str, Any]) -> Iterator[None]:
+    """Airflow 3's task logs take fields from structlog's context, and none from a record's `extra`."""
+    try:
+        from structlog.contextvars import bound_contextvars
+    except ImportError:  # Airflow 2
+        yield
+    else:
+        with bound_contextvars(**fields):
+            yield

@@ -221,11 +221,12 @@ class EventsHook(BaseHook):
         :param attempt: number of the try, for the name of its rejected file.
         :param sent_at: the time of events that have none. Default: now.
         :param fingerprint: of query, mapping and options; a checkpoint of another one is not continued.
-        :param store: keeps the checkpoint from try to try.
+        :param store: keeps the checkpoint from try to try, and may show the progress.
         """
         from airflow_provider_events.delivery.job import Delivery, Plan
         from airflow_provider_events.delivery.observer import LogObserver
         from airflow_provider_events.delivery.options import DeliveryOptions
+        from airflow_provider_events.delivery.progress import Meter
         from airflow_provider_events.delivery.sinks import RejectedSink
         from airflow_provider_events.delivery.transport import open_transport
         from airflow_provider_events.hooks.rejected import rejected_file, writable
@@ -243,9 +244,8 @@ class EventsHook(BaseHook):
                 raise ConfigurationError(f"rejected_path: {file} is the file that is to be read; name another one")
             sink = RejectedSink(writable(file, "rejected_path"))
         plan = Plan(self.conn_type, wanted, limits, quota, sent_at, fingerprint)
-        self._delivery = Delivery(
-            codec or self.vendor, lambda: open_transport(endpoint), plan, LogObserver(log), sink, store
-        )
+        observer = LogObserver(log, Meter(quota, lambda: getattr(source, "total", None)))
+        self._delivery = Delivery(codec or self.vendor, lambda: open_transport(endpoint), plan, observer, sink, store)
         if self._stopped:
             self._delivery.stop()
         try:

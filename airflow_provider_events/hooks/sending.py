@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_events.delivery.courier import alone
 from airflow_provider_events.delivery.engine import Limits
-from airflow_provider_events.delivery.rows import at_its_time
 from airflow_provider_events.delivery.ledger import without_values
+from airflow_provider_events.delivery.rows import at_its_time
 from airflow_provider_events.delivery.transport import TransportError, open_transport
 from airflow_provider_events.events import Event, Receipt
 from airflow_provider_events.exceptions import ConfigurationError, DeliveryError, EntryMissing, EventRejected

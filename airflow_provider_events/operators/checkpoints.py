@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events._compat import NEVER_EXPIRE, ObjectStoragePath
 from airflow_provider_events.delivery.checkpoint import CheckpointStore
+from airflow_provider_events.delivery.progress import Progress
 from airflow_provider_events.exceptions import ConfigurationError, DeliveryInterrupted
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = ["FileCheckpoints", "StateStoreCheckpoints", "checkpoint_store"]
 log = logging.getLogger(__name__)
 
 KEY = "events.checkpoint"
+PROGRESS_KEY = "events.progress"
 
 
 def checkpoint_store(context: Context, path: str | None, name: str, resume_after_clear: bool) -> CheckpointStore | None:
@@ -73,7 +75,7 @@ class Retries:
 
 
 class StateStoreCheckpoints:
-    """In Airflow's task state store, beside the task instance; see `CheckpointStore`."""
+    """In Airflow's task state store, beside the task instance; see `CheckpointStore` and `ProgressStore`."""
 
     def __init__(self, store: Any, retries: Retries) -> None:
         self._store = store
@@ -86,6 +88,10 @@ class StateStoreCheckpoints:
     def save(self, checkpoint: Mapping[str, Any], *, completed: bool) -> None:
         """Kept until the DAG run is deleted, so that no retry delay is too long."""
         self._store.set(KEY, self._retries.sealed(checkpoint, completed), retention=NEVER_EXPIRE)
+
+    def show(self, progress: Progress) -> None:
+        """See `ProgressStore.show`."""
+        self._store.set(PROGRESS_KEY, progress.to_dict(), retention=NEVER_EXPIRE)
 
 
 class FileCheckpoints:

@@ -32,7 +32,7 @@ Rows: TypeAlias = Sequence[Row]
 Dicts: TypeAlias = list[dict[str, Any] | None]
 
 # What stands on the wire as it is; strictly so, as pydantic would else take a "1" for a number.
-Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Filled = Annotated[str, StringConstraints(pattern=r"[^\s\x1c-\x1f]")]  # these four are blank to `str.strip`, too
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PLAIN: dict[type, Any] = {str: str, bool: bool, int: Integer, float: Finite, type(None): None}
@@ -77,7 +77,7 @@ class BulkEncoder:
             if content is not None:
                 try:
                     pieces[at] = write(content)
-                except (ValueError, OverflowError):
+                except (ValueError, OverflowError, TypeError):  # of the last, orjson makes its own errors
                     continue
         return pieces
 
@@ -94,14 +94,14 @@ class BulkEncoder:
         fields = {at: _one_of(kinds_of[at], PLAIN) for name, at in mapper.properties if name not in self._odd}
         if mapper.timestamp is not None:
             fields[mapper.timestamp] = _one_of(kinds_of[mapper.timestamp], TIMES)
-        if mapper.name is not None:
-            fields[mapper.name] = Filled
         ids = [at for _, at in mapper.identity]
         optional = {type(None)} if len(ids) == 1 else set()  # the only id has to be there, one of several need not
         self._plain_identity = all(kinds_of[at] - optional <= IDS.keys() for at in ids)
         self._plain_id = mapper.id is not None and kinds_of[mapper.id] <= IDS.keys()
         for at in (*(ids if self._plain_identity else ()), *([mapper.id] if self._plain_id else ())):
             fields[at] = _one_of(kinds_of[at], IDS)
+        if mapper.name is not None:
+            fields[mapper.name] = Filled
         columns = tuple(fields.get(at, Any) for at in range(len(mapper.columns)))
         kind: Any = GenericAlias(list, GenericAlias(tuple, columns))
         self._validate = TypeAdapter[Any](kind, config=ConfigDict(strict=True)).validator.validate_python
@@ -134,7 +134,10 @@ class BulkEncoder:
         return contents
 
     def _identities(self, rows: Rows) -> Dicts:
-        return self._identity(rows) if self._plain_identity else [self._careful_identity(row) for row in rows]
+        kinds = {type(row[at]) for _, at in self._mapper.identity for row in rows}
+        if self._plain_identity and kinds <= IDS.keys():  # pydantic takes subclasses, which may print as something else
+            return self._identity(rows)
+        return [self._careful_identity(row) for row in rows]
 
     def _careful_identity(self, row: Row) -> dict[str, Any] | None:
         """Ids of which some are missing, or that databases give as something else than text or number."""
@@ -145,7 +148,7 @@ class BulkEncoder:
                     value = identifier(row[at], name)
                 except InvalidEvent:
                     return None
-                if not (value.strip() if type(value) is str else type(value) is int and value.bit_length() < 64):
+                if not _is_id(value):
                     return None
                 identity[name] = value
         return identity or None
@@ -185,7 +188,7 @@ class BulkEncoder:
         return [at if at is not None and at.tzinfo is not None and 1 < at.year < 9999 else None for at in moments]
 
     def _ids(self, values: Sequence[Any]) -> list[str | None]:
-        if self._plain_id:
+        if self._plain_id and set(map(type, values)) <= IDS.keys():
             ids = list(map(str, values))
             if "".join(ids).isascii():
                 return [*ids]
@@ -200,8 +203,8 @@ def _dicts(fields: Sequence[tuple[str, int]]) -> Callable[[Rows], Dicts]:
 
 
 def _one_of(kinds: Collection[type], known: Mapping[type, Any]) -> Any:
-    """A type for the kinds among those that are known; for all of these where there is none."""
-    return reduce(or_, [known[kind] for kind in known if kind in kinds] or known.values())
+    """A type for the kinds among those that are known; text where there is none."""
+    return reduce(or_, [known[kind] for kind in known if kind in kinds] or [known[str]])
 
 
 def _moment(value: Any) -> datetime | None:
@@ -209,14 +212,19 @@ def _moment(value: Any) -> datetime | None:
         return value if value.tzinfo is None or value.utcoffset() is not None else None
     try:
         return datetime.fromisoformat(value)
-    except ValueError:
+    except (TypeError, ValueError):
         return None
 
 
 def _id(value: Any) -> str | None:
     try:
-        text = str(event_id(value))
+        made = event_id(value)
+        text = str(made) if _is_id(made) else ""
         text.encode()
     except ValueError:
         return None
-    return text if text.strip() else None
+    return text or None
+
+
+def _is_id(value: Any) -> bool:
+    return bool(value.strip()) if type(value) is str else type(value) is int and value.bit_length() < 64

@@ -36,6 +36,7 @@ __all__ = [
     "executed",
     "fetch",
     "paging",
+    "row_count",
     "streaming",
 ]
 
@@ -54,6 +55,9 @@ PLAIN_CURSORS_THAT_STREAM = {
 # Codes of errors that, like a ProgrammingError, speak about the statement alone and never about a row:
 # SQLite's generic error, which covers missing tables and columns, and MySQL's "Unknown column".
 STATEMENT_FAULTS = {"SQLITE_ERROR", 1054}
+
+
+MAX_ROW_COUNT = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,14 @@ def columns_of(cursor: Any) -> tuple[str, ...]:
     return tuple(column[0] for column in cursor.description)
 
 
+def row_count(cursor: Any) -> int | None:
+    """How many rows an executed statement has, where the driver tells; some say 2**64 - 1 for "unknown"."""
+    count = None
+    with suppress(Exception):  # nothing depends on it
+        count = cursor.rowcount
+    return count if isinstance(count, int) and 0 < count < MAX_ROW_COUNT else None
+
+
 @contextmanager
 def _closing(resource: Any) -> Iterator[Any]:
     """`contextlib.closing` for what may be lost already: a failing close must not hide the first error."""
@@ -253,6 +265,11 @@ class _EngineCursor:
     @property
     def description(self) -> list[tuple[str]] | None:
         return [(name,) for name in list(self._result.keys())] if self._result.returns_rows else None
+
+    @property
+    def rowcount(self) -> int:
+        count: int = self._result.rowcount
+        return count
 
     def execute(self, sql: str, parameters: Bound = None) -> None:
         self._result = self._connection.exec_driver_sql(sql, parameters)

@@ -215,7 +215,7 @@ def event_id(value: Any) -> str | int:
     if isinstance(value, datetime) and value.tzinfo:
         try:
             value = value.astimezone(UTC)
-        except OverflowError:
+        except (OverflowError, ValueError):
             raise InvalidEvent("id", "out of the range of times such as 9999") from None
     if isinstance(value, date | UUID | Decimal | float):
         return value.isoformat() if isinstance(value, date) else str(value)

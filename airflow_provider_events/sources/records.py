@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
@@ -37,6 +37,11 @@ class SqlRecords:
     def keyed(self) -> bool:
         """Whether `records` can start behind a key."""
         return self._key_column is not None
+
+    @property
+    def total(self) -> int | None:
+        """The number of rows, where it is known."""
+        return self._source.total
 
     def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
         """The key of each row of a chunk; None without a key column."""
@@ -110,6 +115,8 @@ class EventRecords:
 
     :param events: events, or the dictionaries of their fields; with a mapping, rows as dictionaries.
     :raises MappingError: the first row lacks a column of the mapping, or its times lack a zone.
+
+    `total` is their number, if they have a length.
     """
 
     keyed = False
@@ -120,6 +127,7 @@ class EventRecords:
         mapping: EventMapping | Mapping[str, Any] | None = None,
     ) -> None:
         self._events = events
+        self.total = len(events) if isinstance(events, Sized) else None
         self._mapping = None if mapping is None else EventMapping.of(mapping)
 
     def keys(self, records: Sequence[Record]) -> None:

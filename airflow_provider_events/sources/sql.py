@@ -6,7 +6,6 @@ The query is a single SELECT; what it changes is rolled back. Parameters and row
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
@@ -22,6 +21,7 @@ from airflow_provider_events.sources.cursors import (
     executed,
     fetch,
     paging,
+    row_count,
     streaming,
 )
 from airflow_provider_events.sources.keyset import key_pages
@@ -31,11 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RowChunk", "SqlSource"]
 
-log = logging.getLogger(__name__)
-
-
 class SqlSource:
     """One query over one hook. Nothing is opened before the first chunk is asked for.
+
+    `total` is the number of rows once the driver has told; few do, and never for a `key_column`.
 
     :param hook: any `DbApiHook`.
     :param sql: one SELECT, Jinja rendered; a final `;` and comments do no harm. With `key_column` it becomes
@@ -67,6 +66,7 @@ class SqlSource:
         self._parameters = _bound(parameters)
         self._key_column = key_column
         self._chunk_size = chunk_size
+        self.total: int | None = None
 
     @property
     def strategy(self) -> str:
@@ -75,26 +75,23 @@ class SqlSource:
             return self._access.strategy
         return f"keyset pagination on {self._key_column}"
 
-    def chunks(self, *, after: Any | None = None, skip: int = 0) -> Generator[RowChunk, None, None]:
-        """Read the query from the start, or from where an earlier read ended.
+    def chunks(self, *, after: Any | None = None) -> Generator[RowChunk, None, None]:
+        """Read the query from the start, or from behind a key.
 
         The first chunk comes even when it has no rows, so that the columns are known. The connection belongs
         to the returned generator: use it in one thread, and exhaust or `close()` it.
 
         :param after: with `key_column`: the last key that was read, of the type that the driver gave it with;
             default none.
-        :param skip: without `key_column`: rows to pass over, default 0. Right only with a stable ORDER BY.
-        :raises ConfigurationError: `after` without `key_column`, `skip` with it, or `skip` below 0.
+        :raises ConfigurationError: `after` without `key_column`.
         :raises KeyColumnError: while reading: the key column is missing, or not unique and non-null.
         :raises SourceError: while reading: the database failed; the message names no parameter and no value.
         """
-        if self._key_column is None and after is not None:
-            raise ConfigurationError("after needs a key_column; without one, use skip.")
-        if skip < 0 or (skip and self._key_column is not None):
-            raise ConfigurationError("skip has to be at least 0; with a key_column, use after instead.")
-        if self._key_column is None:
-            return self._cursor_chunks(skip)
-        return self._key_chunks(self._key_column, after)
+        if self._key_column is not None:
+            return self._key_chunks(self._key_column, after)
+        if after is not None:
+            raise ConfigurationError("after needs a key_column.")
+        return self._cursor_chunks()
 
     @cached_property
     def _access(self) -> Access:
@@ -116,16 +113,13 @@ class SqlSource:
             yield first
             yield from pages
 
-    def _cursor_chunks(self, skip: int) -> Generator[RowChunk, None, None]:
+    def _cursor_chunks(self) -> Generator[RowChunk, None, None]:
         with (
             connected(self._access) as connection,
             executed(self._access, connection, self._sql, self._parameters) as cursor,
         ):
             self._send_lineage(cursor)
-            if skip:
-                log.info("Passing over %d rows; right only if the query has a stable ORDER BY.", skip)
-            while skip and (passed := fetch(cursor, min(skip, self._chunk_size))):
-                skip -= len(passed)
+            self.total = row_count(cursor)
             rows = fetch(cursor, self._chunk_size)
             columns = columns_of(cursor)
             yield RowChunk(columns, rows)

@@ -17,6 +17,7 @@ from airflow_provider_events.triggers.waiting_list import WaitingList, unpack
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.lookups import Line, Search
     from airflow_provider_events.hooks.base import EventsHook
+    from airflow_provider_events.vendors.base import Vendor
 
 __all__ = ["EntryTrigger"]
 
@@ -116,10 +117,9 @@ class EntryTrigger(BaseTrigger):
 
     async def _search(self) -> Search:
         def made() -> Search:  # on a thread: a long list takes seconds, a first import tenths of one
-            import aiohttp  # noqa: F401
-
+            import airflow_provider_events.delivery.http1
             import airflow_provider_events.hooks.base
-            import airflow_provider_events.hooks.lookups  # noqa: F401
+            import airflow_provider_events.hooks.lookups  # noqa: F401  it is needed on the loop
             from airflow_provider_events.delivery.lookups import Search
 
             if self.path is None:
@@ -134,7 +134,7 @@ class EntryTrigger(BaseTrigger):
         from airflow_provider_events.hooks.lookups import line_of
 
         hook = await EventsHook.afor_connection(self.conn_id)
-        await asyncio.to_thread(search.prepare, hook.vendor)
+        await asyncio.to_thread(_prepare, search, hook.vendor)
         async with line_of(hook) as line:
             await asyncio.sleep(min(self.first_look, self.deadline) - time.time())
             while True:
@@ -171,6 +171,13 @@ class EntryTrigger(BaseTrigger):
         waited = time.time() - self.first_look + self.interval_seconds
         longest = self.max_interval_seconds or float("inf")
         return max(SHORTEST_PAUSE_SECONDS, min(longest, max(self.interval_seconds, waited)))
+
+
+def _prepare(search: Search, vendor: Vendor) -> None:
+    """What takes long before the first look."""
+    if vendor.extra["proxy"]:
+        import airflow_provider_events.delivery.proxied  # noqa: F401  it is needed on the loop
+    search.prepare(vendor)
 
 
 def _failure(error: Exception, message: str, retryable: bool) -> dict[str, Any]:

@@ -107,6 +107,8 @@ def _number(vendor: str, wire: dict[str, Any]) -> int:
 class Silent:
     """An observer who keeps what it is told."""
 
+    latest = None
+
     def __init__(self) -> None:
         self.shown: list[Request] = []
         self.report: DeliveryReport

@@ -227,7 +227,7 @@ def test_what_does_not_fit_together_is_refused(path: Sequence[Any], value: Any) 
 
 def test_a_checkpoint_of_absurd_size_is_refused_before_it_costs_memory() -> None:
     absurd = {**GOOD, "position": 10**15, "delivered": 0, "open": [[[1, 10**15, None, None]]]}
-    with pytest.raises(ValueError):  # noqa: PT011
+    with pytest.raises(ValueError):  # noqa: PT011  nor here
         Checkpoint.from_dict(absurd)
 
 

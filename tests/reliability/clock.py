@@ -27,7 +27,7 @@ class TickingLoop(JumpingLoop):
         def select(timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             return jump(timeout if timeout is None else max(timeout, TICK_SECONDS))
 
-        self._jumping.select = select  # type: ignore[method-assign]
+        self._jumping.select = select  # type: ignore[method-assign]  # the real one is inside
 
 
 def simulate(main: Coroutine[Any, Any, T]) -> T:

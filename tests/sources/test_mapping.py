@@ -124,7 +124,7 @@ def test_the_constant_name_and_a_mapping_pass_as_they_are() -> None:
 def test_a_mapping_is_a_value() -> None:
     assert EventMapping.of(LEAST) == EventMapping.of(dict(LEAST))
     with pytest.raises(ValidationError):
-        EventMapping.of(LEAST).name = "other"  # type: ignore[misc]
+        EventMapping.of(LEAST).name = "other"  # type: ignore[misc]  # that it is refused
 
 
 @pytest.mark.parametrize(

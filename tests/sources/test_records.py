@@ -55,6 +55,11 @@ def test_events_and_their_dictionaries_are_numbered_from_one() -> None:
     assert flat(of_events([event, FIELDS])) == [Record(1, event), Record(2, event)]
 
 
+@pytest.mark.parametrize(("given", "total"), [([FIELDS] * 3, 3), ((), 0), (iter([FIELDS]), None)])
+def test_events_with_a_length_are_known_in_number(given: Iterable[Any], total: int | None) -> None:
+    assert EventRecords(given).total == total
+
+
 def test_no_events_are_no_records() -> None:
     assert list(of_events([])) == []
     assert list(of_events([], MAPPING)) == []

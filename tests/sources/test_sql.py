@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_provider_events.exceptions import ConfigurationError, KeyColumnError, SourceError
+from airflow_provider_events.sources.cursors import row_count
 from airflow_provider_events.sources.sql import SqlSource
 from tests.servers import DRIVERS, Database, databases
 
@@ -74,18 +76,9 @@ def test_a_source_can_be_read_again(shop: Database) -> None:
 @pytest.mark.parametrize("done", range(13))
 @databases("sqlite", "psycopg2", "mysqlclient")
 def test_a_later_read_continues_where_the_first_ended(shop: Database, done: int) -> None:
-    by_cursor = SqlSource(shop.hook, ALL_ORDERS, chunk_size=4)
-    by_key = SqlSource(shop.hook, ALL_ORDERS, chunk_size=4, key_column="id")
+    source = SqlSource(shop.hook, ALL_ORDERS, chunk_size=4, key_column="id")
 
-    assert read(by_cursor, skip=done) == ORDERS[done:]
-    assert read(by_key, after=done) == ORDERS[done:]
-
-
-@pytest.mark.parametrize("start", [{"skip": 99}, {"skip": 11}])
-def test_passing_over_all_rows_leaves_one_empty_chunk(shop: Database, start: dict[str, int]) -> None:
-    [chunk] = SqlSource(shop.hook, ALL_ORDERS, chunk_size=4).chunks(**start)
-
-    assert (chunk.columns, list(chunk.rows)) == (("id", "title"), [])
+    assert read(source, after=done) == ORDERS[done:]
 
 
 @pytest.mark.parametrize("key_column", [None, "id"])
@@ -307,8 +300,6 @@ def test_a_statement_without_rows_is_refused(shop: Database) -> None:
         ({"chunk_size": 0}, {}),
         ({"sql": " ;\n"}, {}),
         ({}, {"after": 1}),
-        ({}, {"skip": -1}),
-        ({"key_column": "id"}, {"skip": 1}),
     ],
 )
 @databases("sqlite")
@@ -317,3 +308,23 @@ def test_arguments_that_do_not_fit_are_refused_at_once(
 ) -> None:
     with pytest.raises(ConfigurationError):
         SqlSource(database.hook, **{"sql": ALL_ORDERS} | arguments).chunks(**start)
+
+
+# -- how many there are ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key_column", [None, "id"])
+def test_the_number_of_rows_is_right_or_unknown(shop: Database, key_column: str | None) -> None:
+    """None of these drivers knows it of a cursor that streams."""
+    source = SqlSource(shop.hook, ALL_ORDERS, key_column=key_column)
+    read(source)
+    assert source.total is None
+
+
+@pytest.mark.parametrize(
+    ("told", "total"),
+    [(11, 11), (-1, None), (0, None), (None, None), (2**64 - 1, None), (2**63 - 1, None), ("11", None)],
+)
+def test_what_a_driver_tells_of_the_number_of_rows(told: Any, total: int | None) -> None:
+    assert row_count(SimpleNamespace(rowcount=told)) == total
+    assert row_count(SimpleNamespace()) is None

@@ -42,7 +42,8 @@ class MemoryHook:
 
 
 def pages(keys: list[Any], size: int, after: Any | None = None) -> list[list[Any]]:
-    source = SqlSource(MemoryHook(keys), "SELECT k FROM t", key_column="k", chunk_size=size)  # type: ignore[arg-type]
+    hook: Any = MemoryHook(keys)
+    source = SqlSource(hook, "SELECT k FROM t", key_column="k", chunk_size=size)
     return [[key for (key,) in chunk.rows] for chunk in source.chunks(after=after)]
 
 
@@ -82,8 +83,8 @@ def test_any_repeated_or_missing_key_is_refused(keys: list[Any], size: int, data
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_collation_decides_what_is_the_same(size: int) -> None:
-    hook = MemoryHook(["a", "A", "b"])
-    source = SqlSource(hook, "SELECT k COLLATE NOCASE AS k FROM t", key_column="k", chunk_size=size)  # type: ignore[arg-type]
+    hook: Any = MemoryHook(["a", "A", "b"])
+    source = SqlSource(hook, "SELECT k COLLATE NOCASE AS k FROM t", key_column="k", chunk_size=size)
 
     with pytest.raises(KeyColumnError, match="the collation decides"):
         list(source.chunks())
@@ -94,7 +95,8 @@ def test_values_without_an_order_are_no_keys(monkeypatch: pytest.MonkeyPatch, va
     """SQLite stores no NaN; other databases hand it out, and a NULL may appear after the check for them."""
     monkeypatch.setattr("airflow_provider_events.sources.keyset.fetch", lambda cursor, size: [(value,)])
     monkeypatch.setattr(Keyset, "any_null", lambda self: self.columns_only())
-    source = SqlSource(MemoryHook([1]), "SELECT k FROM t", key_column="k")  # type: ignore[arg-type]
+    hook: Any = MemoryHook([1])
+    source = SqlSource(hook, "SELECT k FROM t", key_column="k")
 
     with pytest.raises(KeyColumnError):
         list(source.chunks())
@@ -209,8 +211,8 @@ def test_the_style_is_the_drivers_own(
 
     Connection = type("Connection", (), {"__module__": module, "cursor": lambda self: Cursor(), "close": id})
     if declared:
-        package = ModuleType(module.partition(".")[0])
-        package.paramstyle = declared  # type: ignore[attr-defined]
+        package: Any = ModuleType(module.partition(".")[0])
+        package.paramstyle = declared
         monkeypatch.setitem(sys.modules, package.__name__, package)
     hook: Any = SimpleNamespace(get_conn=Connection, dialect_name="default", placeholder=placeholder)
 

@@ -248,9 +248,8 @@ def test_parameters_and_rows_are_never_logged(
     caplog.set_level(logging.DEBUG)
     sql = database.positional("SELECT 1 AS id, %s AS email")
     source = SqlSource(database.hook, sql, ("eva@example.com",), key_column=key_column)
-    start = {} if key_column else {"skip": 1}
 
-    list(source.chunks(**start))
+    list(source.chunks())
 
     assert "eva@example.com" not in caplog.text
 
@@ -321,11 +320,11 @@ def test_an_unknown_hook_streams_through_sqlalchemy(unknown_postgres: UnknownHoo
     sql = f"SELECT id, statement FROM generate_series(1, 5) s(id), pg_cursors WHERE id >= {marker};"
     source = SqlSource(unknown_postgres, sql, parameters, chunk_size=2)
 
-    chunks = list(source.chunks(skip=1))
+    chunks = list(source.chunks())
 
     assert source.strategy == "SQLAlchemy stream_results"
     assert chunks[0].columns == ("id", "statement")
-    assert [row[0] for chunk in chunks for row in chunk.rows] == [4, 5]
+    assert [row[0] for chunk in chunks for row in chunk.rows] == [3, 4, 5]
     assert all(type(row) is tuple for chunk in chunks for row in chunk.rows)
 
 

@@ -1,0 +1,154 @@
+"""How far a delivery is, how fast it goes, and when it will end: for the log, and for whoever else shows it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
+
+if TYPE_CHECKING:
+    from airflow_provider_events.delivery.observer import Counters
+
+__all__ = ["Meter", "Progress", "ProgressStore"]
+
+WINDOW_SECONDS = 60.0
+SHORTEST_INTERVAL_SECONDS = 1.0
+SLOW = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The figures of one moment.
+
+    :param total: rows of the source, where that is known.
+    :param events_per_second: delivered since the figures before these; `events_per_second_overall`: since the start.
+    :param requests_per_minute: the quota; `quota_percent`: how much of it the last minute used. None without a quota.
+    :param ends_at: as the last minute went on, if `total` is known and anything was delivered in it.
+    :param ended: True for the last figures, however the delivery ended; else None.
+    """
+
+    updated_at: datetime
+    seconds: float
+    read: int
+    total: int | None
+    delivered: int
+    rejected: int
+    skipped: int
+    resumed: int
+    requests: int
+    retries: int
+    events_per_second: float
+    events_per_second_overall: float
+    requests_per_minute: float | None
+    quota_percent: int | None
+    ends_at: datetime | None
+    ended: bool | None = None
+
+    def at_end(self) -> Self:
+        """The same, as the last word."""
+        return replace(self, ended=True, ends_at=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe, without what is not known; times are ISO 8601 in UTC."""
+        return {
+            name: value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
+            for name, value in asdict(self).items()
+            if value is not None
+        }
+
+    def __str__(self) -> str:
+        counts = [f"{self.read} {'' if self.total is None else f'of {self.total} '}read", f"{self.delivered} delivered"]
+        counts += [f"{count} {name}" for name in ("rejected", "skipped", "resumed") if (count := getattr(self, name))]
+        requests = f"{self.requests} requests" + (f" ({self.retries} repeated)" if self.retries else "")
+        if self.requests_per_minute is not None:
+            requests += f", {self.quota_percent} % of {self.requests_per_minute:g} a minute"
+        rate = f"{_rate(self.events_per_second)} events/s ({_rate(self.events_per_second_overall)} overall)"
+        parts = [", ".join(counts), requests, rate]
+        if self.ends_at is not None:
+            left = timedelta(seconds=round((self.ends_at - self.updated_at).total_seconds()))
+            parts.append(f"about {left} left, until {self.ends_at:%H:%M:%S} UTC")
+        return "; ".join(parts)
+
+
+@runtime_checkable
+class ProgressStore(Protocol):
+    """Where the figures of a running delivery can be looked up."""
+
+    def show(self, progress: Progress) -> None:
+        """Put these in the place of the last ones. Any error is a warning."""
+
+
+class _Mark(NamedTuple):
+    seconds: float
+    delivered: int
+    requests: int
+
+
+class Meter:
+    """Makes figures of counts, comparing them to those of the last minute.
+
+    :param requests_per_minute: the quota; None for none.
+    :param total: gives the number of rows; None while it is not known.
+    """
+
+    def __init__(
+        self, requests_per_minute: float | None = None, total: Callable[[], int | None] = lambda: None
+    ) -> None:
+        self._quota = requests_per_minute
+        self._total = total
+        self._marks = deque([_Mark(0.0, 0, 0)])
+
+    def read(self, counters: Counters) -> Progress:
+        """The figures now."""
+        now, moment = _Mark(counters.seconds, counters.delivered, counters.requests), datetime.now(UTC)
+        marks = self._marks
+        if now.delivered < marks[-1].delivered:
+            marks.clear()
+            marks.append(now)
+        while len(marks) > 1 and now.seconds - marks[1].seconds >= WINDOW_SECONDS:
+            marks.popleft()
+        soon = now.seconds - marks[-1].seconds < SHORTEST_INTERVAL_SECONDS
+        last, minute = marks[-2 if soon and len(marks) > 1 else -1], marks[0]
+        if not soon:
+            marks.append(now)
+        rate = _per_second(now.delivered - minute.delivered, minute, now)
+        settled = counters.delivered + counters.rejected + counters.skipped + counters.resumed
+        total = self._total()
+        if total is not None and total < counters.read:
+            total = None
+        ends_at = None
+        if total is not None and rate and total > settled:
+            rest = (total - settled) * (counters.delivered + counters.resumed) / settled
+            ends_at = moment + timedelta(seconds=rest / rate)
+        return Progress(
+            updated_at=moment,
+            seconds=round(now.seconds, 1),
+            read=counters.read,
+            total=total,
+            delivered=counters.delivered,
+            rejected=counters.rejected,
+            skipped=counters.skipped,
+            resumed=counters.resumed,
+            requests=counters.requests,
+            retries=counters.retries,
+            events_per_second=round(_per_second(now.delivered - last.delivered, last, now), 1),
+            events_per_second_overall=round(_per_second(counters.delivered, _Mark(0.0, 0, 0), now), 1),
+            requests_per_minute=self._quota,
+            quota_percent=None if self._quota is None else self._used(self._quota, minute, now),
+            ends_at=ends_at,
+        )
+
+    def _used(self, quota: float, earlier: _Mark, now: _Mark) -> int:
+        """Percent of the requests that were allowed: a first one at once, then one each interval."""
+        allowed = 1 + quota * (now.seconds - earlier.seconds) / 60
+        return round(100 * (now.requests - earlier.requests) / allowed)
+
+
+def _per_second(count: int, earlier: _Mark, now: _Mark) -> float:
+    return count / max(now.seconds - earlier.seconds, 0.001)
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.{0 if per_second >= SLOW or not per_second else 1}f}"

@@ -1,0 +1,343 @@
+"""What an event costs, in counts that are the same on every machine: instructions, memory blocks, bytes at the peak.
+
+The bounds below are the measured figures and 15 %. `python -m tests.delivery.test_costs` prints the figures: where a
+change makes an event dearer for a good reason, put them into `COSTS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sqlite3
+import sys
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType, TracebackType
+from typing import Any, Self, cast
+
+import pytest
+
+from airflow_provider_events.delivery.engine import Engine, Limits
+from airflow_provider_events.delivery.http1 import Http1Transport
+from airflow_provider_events.delivery.ledger import Ledger
+from airflow_provider_events.delivery.options import DeliveryOptions
+from airflow_provider_events.delivery.pacing import Pacer
+from airflow_provider_events.delivery.resume import Resumable
+from airflow_provider_events.delivery.rows import Chunk, prepare
+from airflow_provider_events.delivery.transport import Endpoint
+from airflow_provider_events.events import Record
+from airflow_provider_events.exchange import Answer, Request
+from airflow_provider_events.sources.mapping import EventMapping
+from airflow_provider_events.sources.records import SqlRecords
+from airflow_provider_events.sources.sql import SqlSource
+from airflow_provider_events.vendors.base import Vendor, registry
+from tests.conftest import IDENTITY_KEYS
+from tests.delivery.harness import QUICK, SENT_AT, Given, Silent, planned, simulate
+from tests.vendors.wires import vendor
+
+VENDORS = sorted(registry())
+pytestmark = pytest.mark.slow
+every_vendor = pytest.mark.parametrize("conn_type", VENDORS)
+PACKAGE = "airflow_provider_events"
+MARGIN = 1.15
+OTHER_PYTHON = 1.5  # the figures are of Python 3.11; other versions have other instructions
+FEW, MANY = 1000, 3000
+
+# Instructions of this package's code, and memory blocks that are kept, for each row or request.
+COSTS = {
+    "bloomreach": {"row instructions": 224.14, "row blocks": 7.02, "request instructions": 2391.3, "request blocks": 0},
+    "embeddables": {
+        "row instructions": 297.14,
+        "row blocks": 7.02,
+        "request instructions": 812.83,
+        "request blocks": 0,
+    },
+    "vibetrace": {"row instructions": 230.13, "row blocks": 7.02, "request instructions": 857.83, "request blocks": 0},
+    "webengage": {"row instructions": 298.13, "row blocks": 7.02, "request instructions": 1284.15, "request blocks": 0},
+    "http": {"HTTP instructions": 391.0},
+}
+NOISE = 0.1  # blocks for each request: what the interpreter keeps for itself
+
+
+def codec_of(conn_type: str) -> Vendor:
+    """The vendor; that of Embeddables knows its embeddable."""
+    return vendor(conn_type, **({"embeddable_id": "flow_given"} if conn_type == "embeddables" else {}))
+
+
+# -- counting ----------------------------------------------------------------------------------------------------------
+
+
+class Instructions:
+    """How many of this package's instructions have run, on all threads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_call(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Look into a function if it is of this package, be it one that `dataclass` has made."""
+        if not frame.f_globals.get("__name__", "").startswith(PACKAGE):
+            return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        return self.on_opcode
+
+    def on_opcode(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Count one."""
+        self.count += event == "opcode"
+        return self.on_opcode
+
+
+@contextmanager
+def instructions() -> Iterator[Instructions]:
+    """Counts until the end of the block; what else traces (a debugger, coverage) is put back."""
+    counted, before, in_threads = Instructions(), sys.gettrace(), threading.gettrace()
+    threading.settrace(counted.on_call)
+    sys.settrace(counted.on_call)
+    try:
+        yield counted
+    finally:
+        sys.settrace(before)
+        threading.settrace(cast(Any, in_threads))
+
+
+def blocks() -> int:
+    """Memory blocks in use."""
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+# -- rows of a query ---------------------------------------------------------------------------------------------------
+
+
+class SqliteHook:  # by this name `SqlSource` knows that its cursors stream
+    """What `SqlSource` needs of a `DbApiHook`, over a file of SQLite with orders of customers."""
+
+    dialect_name = "sqlite"
+    placeholder = "?"
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._path = path
+        rows = [
+            (
+                f"c{n}@example.com",
+                f"2026-03-01T09:{n % 60:02d}:00.{n:06d}+00:00",
+                n,
+                n / 100,
+                "EUR",
+                None if n % 2 else "x",
+            )
+            for n in range(count)
+        ]
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TABLE orders (customer, placed_at, number, total, currency, coupon)")
+            connection.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?)", rows)
+        connection.close()
+
+    def get_conn(self) -> sqlite3.Connection:
+        """A new connection."""
+        return sqlite3.connect(self._path, check_same_thread=False)
+
+
+@pytest.fixture(scope="module")
+def orders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], SqlRecords]:
+    return query_of(tmp_path_factory.mktemp("costs"))
+
+
+def query_of(folder: Path) -> Callable[[str, int], SqlRecords]:
+    """Gives a query of so many orders, mapped for a vendor."""
+
+    @cache
+    def database(count: int) -> Any:
+        return SqliteHook(folder / f"{count}.db", count)
+
+    def query(conn_type: str, count: int) -> SqlRecords:
+        identity = {IDENTITY_KEYS[conn_type]: "customer"}
+        mapping = EventMapping(name="order_placed", identity=identity, timestamp="placed_at")
+        return SqlRecords(SqlSource(database(count), "SELECT * FROM orders"), mapping)
+
+    return query
+
+
+def prepared(source: SqlRecords, codec: Vendor) -> list[Chunk]:
+    """All rows, ready for the wire."""
+    return list(prepare(source.records(), codec, SENT_AT, source.keys))
+
+
+# -- what is measured --------------------------------------------------------------------------------------------------
+
+
+def of_rows(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> dict[str, float]:
+    """From the database to pieces of requests, for each row."""
+
+    def cost(count: int) -> tuple[int, int]:
+        codec, source = codec_of(conn_type), orders(conn_type, count)
+        with instructions() as counted:
+            prepared(source, codec)
+        source, before = orders(conn_type, count), blocks()
+        kept = prepared(source, codec)
+        blocks_kept = blocks() - before
+        assert sum(map(len, kept)) == count
+        return counted.count, blocks_kept
+
+    cost(FEW)
+    few, many = cost(FEW), cost(MANY)
+    per_row = [(more - less) / (MANY - FEW) for less, more in zip(few, many, strict=True)]
+    return dict(zip(("row instructions", "row blocks"), per_row, strict=True))
+
+
+class Agreeable:
+    """A transport that answers at once what the vendor says when all is well."""
+
+    def __init__(self, conn_type: str) -> None:
+        self._conn_type = conn_type
+        self.requests = 0
+
+    async def send(self, request: Request) -> Answer:
+        """See `Transport.send`."""
+        self.requests += 1
+        return answer_to(self._conn_type, request)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+
+def answer_to(conn_type: str, request: Request) -> Answer:
+    """What the vendor answers when all is well."""
+    if request.path.endswith("/batch"):
+        return answered_batch((request.body or b"").count(b'"command_id":'))
+    body = {
+        "bloomreach": b'{"success":true,"errors":[]}',
+        "embeddables": b'{"entry_id":"entry_1"}',
+        "vibetrace": b'{"results":{"message":"Event created"}}',
+        "webengage": b'{"response":{"status":"queued"}}',
+    }[conn_type]
+    return Answer(200, {"content-type": "application/json"}, body)
+
+
+@cache
+def answered_batch(count: int) -> Answer:
+    """Each command of a batch succeeded."""
+    results = [{"success": True, "command_id": str(n)} for n in range(count)]
+    return Answer(200, {"content-type": "application/json"}, json.dumps({"success": True, "results": results}).encode())
+
+
+def of_requests(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> dict[str, float]:
+    """Engine, courier, ledger and feed, for each request; on a loop whose threads take turns, always in one order."""
+    codec = codec_of(conn_type)
+    everything = prepared(orders(conn_type, MANY), codec)
+
+    def cost(chunks: Sequence[Chunk]) -> tuple[int, int, int]:
+        transport, ledger = Agreeable(conn_type), Ledger(conn_type)
+
+        async def deliver() -> None:
+            source = Given(cast(Iterator[Sequence[Record]], iter(chunks)))  # they are prepared already
+            limits = Limits(codec.max_batch_size, codec.max_in_flight)
+            pacer, options = Pacer(None), DeliveryOptions()
+            engine = Engine(codec, transport, ledger, limits, options, pacer=pacer, policy=QUICK, observer=Silent())
+            await engine.run(Resumable(source, given, None, "restart", lambda: None))
+
+        before = blocks()
+        with instructions() as counted:
+            simulate(deliver())
+        after = blocks()
+        assert ledger.report().delivered == sum(map(len, chunks))
+        return transport.requests, counted.count, after - before
+
+    few = FEW // len(everything[0])
+    assert sum(map(len, everything[:few])) == FEW
+    cost(everything[:few])
+    (requests, *less), (more_requests, *more) = cost(everything[:few]), cost(everything)
+    per_request = [(b - a) / (more_requests - requests) for a, b in zip(less, more, strict=True)]
+    return dict(zip(("request instructions", "request blocks"), per_request, strict=True))
+
+
+def given(chunks: Any) -> Any:
+    """Chunks as they are, like `prepare`."""
+    yield from chunks
+
+
+def of_http(conn_type: str, _: Any = None) -> dict[str, float]:
+    """Our HTTP client, for each request of a usual size; the server is on the same loop, so that nothing overlaps."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                await reader.readexactly(int(length.partition(b":")[2]))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    async def cost(count: int) -> int:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        request = Request("POST", "/events", b"x" * 300)
+        async with server, Http1Transport(Endpoint(url, {"Authorization": "Bearer x"})) as transport:
+            with instructions() as counted:
+                for _ in range(count):
+                    assert (await transport.send(request)).status == 200
+        return counted.count
+
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(cost(10))
+        few, many = runner.run(cost(100)), runner.run(cost(300))
+    return {"HTTP instructions": (many - few) / 200}
+
+
+def check(measured: Mapping[str, float], expected: Mapping[str, float]) -> None:
+    """No figure is over its bound."""
+    margin = MARGIN if sys.version_info[:2] == (3, 11) else OTHER_PYTHON
+    dear = {
+        name: (value, expected[name]) for name, value in measured.items() if value > expected[name] * margin + NOISE
+    }
+    assert not dear
+
+
+@every_vendor
+def test_a_row_costs_no_more_than_it_did(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> None:
+    check(of_rows(conn_type, orders), COSTS[conn_type])
+
+
+@every_vendor
+def test_a_request_costs_no_more_than_it_did(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> None:
+    check(of_requests(conn_type, orders), COSTS[conn_type])
+
+
+def test_http_costs_no_more_than_it_did() -> None:
+    check(of_http("http"), COSTS["http"])
+
+
+@every_vendor
+def test_memory_does_not_grow_with_the_rows(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> None:
+    def peak(count: int) -> int:
+        codec = codec_of(conn_type)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            run = planned(codec, lambda: Agreeable(conn_type), batch_size=codec.max_batch_size)
+            assert run.run(orders(conn_type, count)).delivered == count
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(500)
+    few, many = peak(5000), peak(20_000)
+    assert many < 1.2 * few + 100_000
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory() as folder:
+        query = query_of(Path(folder))
+        for name in VENDORS:
+            figures = {**of_rows(name, query), **of_requests(name, query)}
+            print(f"    {json.dumps(name)}: {json.dumps({key: round(value, 2) for key, value in figures.items()})},")
+        print(f'    "http": {json.dumps({key: round(value, 2) for key, value in of_http("http").items()})},')
