@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_events.exceptions import ConfigurationError
 from airflow_provider_events.values import kind
 
-__all__ = ["Counted", "listed"]
+__all__ = ["Counted", "CountedField", "listed"]
 
 
 class Counted(Sequence[Any]):
@@ -33,6 +33,20 @@ class Counted(Sequence[Any]):
         return f"<{len(self)} {self._noun}>"
 
     __str__ = __repr__
+
+
+class CountedField:
+    """A template field, kept with an underscore before its name: as given, and once rendered a `Counted`."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, operator: Any, owner: type) -> Any:
+        return self if operator is None else getattr(operator, f"_{self._name}")
+
+    def __set__(self, operator: Any, value: Any) -> None:
+        rendered = Counted(value, self._name) if isinstance(value, list | tuple) else value
+        setattr(operator, f"_{self._name}", rendered)
 
 
 def listed(value: Any, name: str) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_events._compat import BaseOperator
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
-from airflow_provider_events.operators.counted import Counted, listed
+from airflow_provider_events.operators.counted import CountedField, listed
 from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good
 from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.values import kind
@@ -39,6 +39,7 @@ class UpsertEntryOperator(DeliveryOperator):
     For the other parameters see `DeliveryOperator`.
     """
 
+    entries = CountedField()
     template_fields: Sequence[str] = (
         "identity",
         "attributes",
@@ -67,15 +68,6 @@ class UpsertEntryOperator(DeliveryOperator):
         self.attributes = attributes
         self._entries: Any = entries
         self.mapping = None if mapping is None else entry_mapping(mapping)
-
-    @property
-    def entries(self) -> Any:
-        """As given; once rendered, shown as a count wherever Airflow stores or prints it."""
-        return self._entries
-
-    @entries.setter
-    def entries(self, value: Any) -> None:
-        self._entries = Counted(value, "entries") if isinstance(value, list | tuple) else value
 
     def source(self, hook: EventsHook) -> Source:
         """The entries as records."""
@@ -176,6 +168,7 @@ class FilterByEntryOperator(BaseOperator):
     :param mapping: with one, `events` are plain rows, and it says which columns are the identity.
     """
 
+    events = CountedField()
     template_fields: Sequence[str] = ("events", "conn_id")
 
     def __init__(
@@ -190,15 +183,6 @@ class FilterByEntryOperator(BaseOperator):
         self.conn_id = conn_id
         self._events: Any = events
         self.mapping = None if mapping is None else EventMapping.of(mapping)
-
-    @property
-    def events(self) -> Any:
-        """As given; once rendered, shown as a count wherever Airflow stores or prints it."""
-        return self._events
-
-    @events.setter
-    def events(self, value: Any) -> None:
-        self._events = Counted(value, "events") if isinstance(value, list | tuple) else value
 
     def execute(self, context: Context) -> dict[str, int]:
         """Look their customers up; an error of the connection or the vendor fails the task, and tells nothing apart."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_events._compat import BaseOperator
-from airflow_provider_events.operators.counted import Counted, listed
+from airflow_provider_events.operators.counted import CountedField, listed
 from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, run_time
 from airflow_provider_events.sources.mapping import EventMapping
 
@@ -93,6 +93,7 @@ class SendEventsOperator(DeliveryOperator):
     For the other parameters see `DeliveryOperator`.
     """
 
+    events = CountedField()
     template_fields: Sequence[str] = ("events", "conn_id", "rejected_path", "checkpoint_path")
 
     def __init__(
@@ -105,15 +106,6 @@ class SendEventsOperator(DeliveryOperator):
         super().__init__(**kwargs)
         self._events: Any = events
         self.mapping = None if mapping is None else EventMapping.of(mapping)
-
-    @property
-    def events(self) -> Any:
-        """As given; once rendered, shown as a count wherever Airflow stores or prints it."""
-        return self._events
-
-    @events.setter
-    def events(self, value: Any) -> None:
-        self._events = Counted(value, "events") if isinstance(value, list | tuple) else value
 
     def source(self, hook: EventsHook) -> Source:
         """The events, the mapped rows, or the lines of a file."""

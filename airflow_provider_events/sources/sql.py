@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RowChunk", "SqlSource"]
 
+
 class SqlSource:
     """One query over one hook. Nothing is opened before the first chunk is asked for.
 
