@@ -13,7 +13,8 @@ from itertools import groupby
 from typing import Protocol
 
 from airflow_provider_events.delivery.courier import Courier, refused
-from airflow_provider_events.delivery.feed import Batch, Batches, Bounds, Chunks, Feed, Lanes, Reader, identity_of
+from airflow_provider_events.delivery.cuts import Bounds, Chunks
+from airflow_provider_events.delivery.feed import Batch, Batches, Feed, Lanes, Reader, identity_of
 from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.observer import DeliveryObserver
 from airflow_provider_events.delivery.options import DeliveryOptions

@@ -26,7 +26,7 @@ from airflow_provider_events.exceptions import (
     RateLimited,
     SourceError,
 )
-from airflow_provider_events.operators.counted import Counted, listed
+from airflow_provider_events.operators.counted import CountedField, listed
 from airflow_provider_events.operators.delivery import configured, failing_for_good, task_name
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class EntryExistsSensor(BaseSensorOperator):
     :raises ConfigurationError: at DAG parse, naming the argument.
     """
 
+    identities = CountedField()
     template_fields: Sequence[str] = ("conn_id", "identity", "identities", "checkpoint_path")
     template_fields_renderers: ClassVar[dict[str, str]] = {"identity": "json"}
 
@@ -95,15 +96,6 @@ class EntryExistsSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.checkpoint_path = checkpoint_path
         self._wait: Wait | None = None
-
-    @property
-    def identities(self) -> Any:
-        """As given; once rendered, shown as a count wherever Airflow stores or prints it."""
-        return self._identities
-
-    @identities.setter
-    def identities(self, value: Any) -> None:
-        self._identities = Counted(value, "identities") if isinstance(value, list | tuple) else value
 
     def execute(self, context: Context) -> Any:
         """Look until enough are found, or until `timeout`."""

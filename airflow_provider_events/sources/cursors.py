@@ -187,7 +187,7 @@ def fetch(cursor: Any, size: int | None) -> list[tuple[Any, ...]]:
         rows = cursor.fetchall() if size is None else cursor.fetchmany(size)
     except Exception as error:
         raise _failure(error, quote=False) from None
-    return [tuple(row) for row in rows]
+    return list(map(tuple, rows))
 
 
 def columns_of(cursor: Any) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ import asyncio
 import importlib
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from itertools import pairwise
@@ -245,3 +247,34 @@ async def test_a_loop_with_200_triggers_stays_responsive(vendors: Sandbox, capsy
         )
     assert {event["status"] for event in events} == {"timeout"}
     assert lags[int(len(lags) * 0.99)] < 0.2  # where Airflow's own watchdog speaks up
+
+
+IMPORTS_ON_THE_LOOP = """
+import asyncio, importlib.abc, sys, threading
+from airflow_provider_events.triggers.entry import EntryTrigger
+
+class Watch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if threading.current_thread() is threading.main_thread():
+            print(name)
+
+async def main():
+    sys.meta_path.insert(0, Watch())
+    async for event in EntryTrigger(**%r).run():
+        sys.meta_path.pop(0)
+        print("fired", event.payload["status"])
+
+asyncio.run(main())
+"""
+
+
+def test_what_is_slow_to_import_is_imported_off_the_loop(vendors: Sandbox) -> None:
+    add(vendors, "vibetrace", ["ada"])
+    _, arguments = trigger("vibetrace", ["ada"], seconds=60).serialize()
+    program = [sys.executable, "-c", IMPORTS_ON_THE_LOOP % arguments]
+    run = subprocess.run(program, capture_output=True, text=True, check=True)
+    *imported, last = run.stdout.splitlines()
+    assert last == "fired found"
+    print(imported)
+    slow = ("aiohttp", "httptools", "airflow_provider_events.delivery.http1", "airflow_provider_events.hooks")
+    assert not [name for name in imported if name.startswith(slow)]
