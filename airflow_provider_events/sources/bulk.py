@@ -68,17 +68,16 @@ class BulkEncoder:
         unfit = self._unfit(rows)
         if len(unfit) > MISFITS * len(rows) and self._learn(rows):
             unfit = self._unfit(rows)
-        fit: Sequence[int] = range(len(rows))
-        if unfit:
-            fit = [at for at in fit if at not in unfit]
-            rows = [rows[at] for at in fit]
+        fit = [at for at in range(len(rows)) if at not in unfit] if unfit else range(len(rows))
         write = codec.write
-        for at, content in zip(fit, self._contents(rows, codec, sent_at), strict=True):
+        for at, content in zip(fit, self._contents([rows[at] for at in fit], codec, sent_at), strict=True):
             if content is not None:
                 try:
                     pieces[at] = write(content)
                 except (ValueError, OverflowError, TypeError):  # of the last, orjson makes its own errors
                     continue
+        if pieces.count(None) > MISFITS * len(rows):
+            self._learn(rows)  # pydantic takes a Decimal for a float
         return pieces
 
     def _learn(self, rows: Rows) -> bool:

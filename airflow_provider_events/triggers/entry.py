@@ -17,7 +17,6 @@ from airflow_provider_events.triggers.waiting_list import WaitingList, unpack
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.lookups import Line, Search
     from airflow_provider_events.hooks.base import EventsHook
-    from airflow_provider_events.vendors.base import Vendor
 
 __all__ = ["EntryTrigger"]
 
@@ -134,7 +133,7 @@ class EntryTrigger(BaseTrigger):
         from airflow_provider_events.hooks.lookups import line_of
 
         hook = await EventsHook.afor_connection(self.conn_id)
-        await asyncio.to_thread(_prepare, search, hook.vendor)
+        await asyncio.to_thread(_prepare, search, hook)
         async with line_of(hook) as line:
             await asyncio.sleep(min(self.first_look, self.deadline) - time.time())
             while True:
@@ -173,11 +172,11 @@ class EntryTrigger(BaseTrigger):
         return max(SHORTEST_PAUSE_SECONDS, min(longest, max(self.interval_seconds, waited)))
 
 
-def _prepare(search: Search, vendor: Vendor) -> None:
+def _prepare(search: Search, hook: EventsHook) -> None:
     """What takes long before the first look."""
-    if vendor.extra["proxy"]:
+    if hook.vendor.extra["proxy"]:
         import airflow_provider_events.delivery.proxied  # noqa: F401  it is needed on the loop
-    search.prepare(vendor)
+    search.prepare(hook.vendor)
 
 
 def _failure(error: Exception, message: str, retryable: bool) -> dict[str, Any]:

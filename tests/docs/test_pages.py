@@ -30,7 +30,15 @@ from airflow_provider_events.vendors.base import ConnectionValues, Vendor, regis
 
 DOCS = Path(__file__).parents[2] / "docs"
 PACKAGE = Path(airflow_provider_events.__file__).parent
-PAGES = ["index", "delivery", "sql", "airflow", "performance", "troubleshooting", *(f"vendors/{name}" for name in registry())]
+PAGES = [
+    "index",
+    "delivery",
+    "sql",
+    "airflow",
+    "performance",
+    "troubleshooting",
+    *(f"vendors/{name}" for name in registry()),
+]
 
 
 def text_of(page: str) -> str:
