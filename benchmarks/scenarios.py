@@ -95,7 +95,7 @@ def cpu(selection: Selection) -> Iterable[Case]:
 
 def scaling(selection: Selection) -> Iterable[Case]:
     """Ours, from few rows to many, by each way of reading SQL."""
-    sizes = [(size, 1 if size > 1_000_000 else 3) for size in (10_000, 100_000, 1_000_000, 5_000_000)]
+    sizes = [(size, 3 if size <= 100_000 else 1) for size in (10_000, 100_000, 1_000_000, 5_000_000)]
     plan = [("bloomreach", "sqlite", False, sizes), ("webengage", "sqlite", False, sizes)]
     plan += [("bloomreach", "sqlite", True, sizes[2:3]), ("bloomreach", "postgres", False, [sizes[0], *sizes[2:]])]
     plan += [("bloomreach", "postgres", True, sizes[2:3])]
