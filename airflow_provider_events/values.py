@@ -63,7 +63,8 @@ def utc_text(moment: datetime) -> str:
 
 def utc_milliseconds(moment: datetime) -> str:
     """RFC 3339 text in UTC, always with three decimal places."""
-    return f"{utc_text(moment)[:19]}.{moment.microsecond // 1000:03d}Z"
+    text = utc_text(moment)
+    return f"{text[:23]}Z" if moment.microsecond else f"{text}.000Z"
 
 
 def parse_time(value: object, field: str) -> datetime:

@@ -86,7 +86,7 @@ class Checkpoint:
     :param tally: their outcomes.
     :param sent_at: the time given to events without one, so that they are sent again as the same bytes.
     :param last_key: key of the last row taken (`key_column` only).
-    :param open: rows among them without an outcome, in order; one group for each request they were going to make.
+    :param open: rows among them without an outcome, in order; one group for those taken together.
     :param before_open: number and key (`key_column` only) of the row before the first open one.
     :param rejected_uri: file that holds the rejected rows.
     """
@@ -229,7 +229,7 @@ class Span:
     before: tuple[int, Any]
     rows: Sequence[int]
     keys: Sequence[Any] = ()
-    done: Collection[int] = ()
+    done: set[int] = field(default_factory=set)
 
     def open_rows(self) -> tuple[OpenRows, ...]:
         """The rows without an outcome."""
@@ -276,9 +276,11 @@ class Frontier:
 
     def settled(self, span: Span, rows: Collection[int]) -> None:
         """Rows of `span` have their outcome; it is counted in `tally`."""
-        span.done = {*span.done, *rows} if span.done else rows
-        if len(span.done) == len(span.rows):
-            self._open.pop(span, None)
+        if len(rows) < len(span.rows):
+            span.done.update(rows)
+            if len(span.done) < len(span.rows):
+                return
+        self._open.pop(span, None)
 
     @property
     def open_spans(self) -> int:

@@ -84,12 +84,10 @@ class Courier:
                 continue
             self._pacer.observe(answer.headers)
             reading = read(answer)
-            if isinstance(reading, list):
+            if isinstance(reading, list) or reading.verdict not in (Verdict.RETRY, Verdict.REFUSED):
                 return answer, reading
             if reading.verdict is Verdict.REFUSED:
                 raise refused(answer, reading)
-            if reading.verdict is not Verdict.RETRY:
-                return answer, reading
             asked = retry_after_seconds(answer.headers)
             if answer.status == 429 or asked is not None:
                 await self._wait_as_told(patience, asked, answer, reading)

@@ -1,7 +1,8 @@
-"""From chunks of rows to what one request takes."""
+"""From chunks of rows to those that are taken together: what one request takes, or events that go one by one."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +15,7 @@ from airflow_provider_events.events import Record, Rejection
 __all__ = ["Bounds", "Chunks", "Cut", "cuts_of"]
 
 MAX_ROWS_PER_CUT = 1000
+MAX_SINGLES_PER_CUT = 100
 
 
 class Chunks(Protocol):
@@ -41,16 +43,18 @@ class Bounds(NamedTuple):
     :param batch_size: events.
     :param max_bytes: bytes of a body of more than one event.
     :param piece_overhead: bytes at most that an event costs beside its own; the envelope costs no more either.
+    :param window: requests in flight at most.
     """
 
     batch_size: int
     max_bytes: int
     piece_overhead: int
+    window: int
 
 
 @dataclass(slots=True)
 class Cut:
-    """Neighbouring rows for one request.
+    """Neighbouring rows that are taken together.
 
     :param rows: numbers of the events among them; so too `keys` and `pieces`.
     :param places: where the events are: positions in chunks.
@@ -58,8 +62,8 @@ class Cut:
     :param before: digest of the source before that chunk; None for rows that an earlier try took.
     :param count: of all rows, faulty ones included.
     :param faulty: record and reason of each row that is no event.
-    :param group: rows that an earlier try left open: all those of the request that they were going to make, even if
-        this request takes only a part of them, as batches may be smaller now.
+    :param group: rows that an earlier try left open: all those that were taken together, even if these are only a part
+        of them, as batches may be smaller now.
     """
 
     rows: Sequence[int] = ()
@@ -117,8 +121,12 @@ class Cut:
 def cuts_of(chunks: Chunks, bounds: Bounds) -> Generator[list[Cut], None, None]:
     """Cut chunks into what one request takes; what is left of one goes with the next.
 
-    New rows are cut by themselves alone. Those that an earlier try left open keep together as they were.
+    New rows are cut by themselves alone. Those that an earlier try left open keep together as they were. Where a
+    request takes one event, as many are taken together as can be in flight.
     """
+    singly = bounds.batch_size == 1
+    if singly:
+        bounds = Bounds(min(bounds.window, MAX_SINGLES_PER_CUT), sys.maxsize, 0, bounds.window)
     left = Cut()
     source = iter(chunks)
     try:
@@ -132,7 +140,8 @@ def cuts_of(chunks: Chunks, bounds: Bounds) -> Generator[list[Cut], None, None]:
                     yield cuts
                 continue
             cuts = _cut(chunk, left, bounds, chunks.digest)
-            full = len(cuts[-1].rows) == bounds.batch_size or cuts[-1].count >= MAX_ROWS_PER_CUT
+            last = cuts[-1]
+            full = (singly and last.count) or len(last.rows) == bounds.batch_size or last.count >= MAX_ROWS_PER_CUT
             left = Cut() if full else cuts.pop()
             if cuts:
                 yield cuts
@@ -152,7 +161,7 @@ def _cut(chunk: Chunk, left: Cut, bounds: Bounds, digest: Digest | None) -> list
 
     :param digest: of the source before this chunk, and then behind it.
     """
-    batch_size, max_bytes, overhead = bounds
+    batch_size, max_bytes, overhead, _ = bounds
     before = digest.copy() if digest else None
     if digest:
         digest.update(chunk.digested(0, len(chunk)))
@@ -161,7 +170,7 @@ def _cut(chunk: Chunk, left: Cut, bounds: Bounds, digest: Digest | None) -> list
         events = [at for at in events if at not in chunk.rejections]
     elif chunk.rows and not left.count:
         longest = max(map(len, cast(Sequence[bytes], chunk.pieces)))
-        if batch_size == 1 or overhead + batch_size * (longest + overhead) <= max_bytes:
+        if overhead + batch_size * (longest + overhead) <= max_bytes:
             stops = range(batch_size, len(chunk) + batch_size, batch_size)
             return [Cut.of(chunk, stop - batch_size, min(stop, len(chunk)), before) for stop in stops]
     cuts = [left]

@@ -87,6 +87,7 @@ class Engine:
         self._taking: set[int] = set()
         in_order = options.ordering == "identity"
         self._queues = [Waiting() for _ in range(limits.max_in_flight if in_order else 1)]
+        self._readings = [partial(wire.read, count=count) for count in range(limits.batch_size + 1)]
         self._held_rows: dict[str, set[int]] | None = {} if in_order else None
 
     def stop(self) -> None:
@@ -106,10 +107,10 @@ class Engine:
         :raises Exception: what the source raised, after all rows before it were delivered.
         """
         limits, wire = self._limits, self._wire
-        bounds = Bounds(limits.batch_size, wire.max_request_bytes, wire.piece_overhead)
+        bounds = Bounds(limits.batch_size, wire.max_request_bytes, wire.piece_overhead, limits.max_in_flight)
         in_order = self._held_rows is not None
         reader = Reader(chunks, bounds._replace(batch_size=1) if in_order else bounds, self._ledger)
-        feed: Feed = Lanes(reader, limits.max_in_flight, bounds) if in_order else Batches(reader)
+        feed: Feed = Lanes(reader, bounds) if in_order else Batches(reader, limits.batch_size)
         workers = [asyncio.create_task(self._work(feed, n)) for n in range(limits.max_in_flight)]
         ticker = asyncio.create_task(self._tick())
         try:
@@ -145,7 +146,11 @@ class Engine:
         queue = self._queues[worker % len(self._queues)]
         held = False
         try:
-            while (batch := await self._next(feed, worker, queue, held)) is not None:
+            while True:
+                straight_on = not queue and self._failure is None
+                batch = (feed.ready(worker) if straight_on else None) or await self._next(feed, worker, queue, held)
+                if batch is None:
+                    return
                 held = batch.held is not None
                 await self._deliver(batch, queue)
         except Stopped:
@@ -182,30 +187,18 @@ class Engine:
 
     async def _deliver(self, batch: Batch, queue: Waiting) -> None:
         """Give every event of the batch an outcome."""
-        everything: Sequence[int] = range(len(batch.rows))
+        part: Sequence[int] = range(len(batch.rows))
         if self._held_rows is not None:
-            everything = [n for n in everything if not self._must_queue(batch, n, queue)]
+            part = [n for n in part if not self._must_queue(batch, n, queue)]
         patience = self._courier.patience()
-        parts = [everything] if everything else []
+        parts = [part] if part else []
         while parts:
             part = parts.pop()
-            whole = len(part) == len(batch.pieces)
-            request = self._wire.request(batch.pieces if whole else [batch.pieces[n] for n in part])
-            answer, reading = await self._courier.carry(request, partial(self._wire.read, count=len(part)), patience)
+            pieces = batch.pieces if len(part) == len(batch.pieces) else [batch.pieces[n] for n in part]
+            request, read = self._wire.request(pieces), self._readings[len(part)]
+            answer, reading = await self._courier.carry(request, read, patience)
             if isinstance(reading, list):
-                outcomes = list(zip(part, reading, strict=True))
-                if batch.held is None:
-                    self._delivered(batch, [n for n, outcome in outcomes if outcome.verdict is Verdict.DELIVERED])
-                    outcomes = [(n, outcome) for n, outcome in outcomes if outcome.verdict is not Verdict.DELIVERED]
-                again = []
-                for n, outcome in outcomes:
-                    if outcome.verdict is Verdict.RETRY:
-                        again.append(n)
-                    elif outcome.verdict is Verdict.REFUSED:
-                        self.fail(refused(answer, outcome))
-                    else:
-                        self._settle(batch, n, outcome, answer, queue)
-                if again:
+                if again := self._settle_each(batch, part, reading, answer, queue):
                     parts.append(again)
                     await self._courier.pause(patience, "an answer without a result for each event")
             elif reading.verdict is Verdict.DELIVERED and batch.held is None:
@@ -215,16 +208,35 @@ class Engine:
             else:
                 self._settle(batch, part[0], reading, answer, queue)
 
+    def _settle_each(
+        self, batch: Batch, part: Sequence[int], outcomes: list[Outcome], answer: Answer, queue: Waiting
+    ) -> list[int]:
+        """Settle events of a request by their outcomes; gives those that are to be sent again."""
+        each = list(zip(part, outcomes, strict=True))
+        if batch.held is None:
+            self._delivered(batch, [n for n, outcome in each if outcome.verdict is Verdict.DELIVERED])
+            each = [(n, outcome) for n, outcome in each if outcome.verdict is not Verdict.DELIVERED]
+        again = []
+        for n, outcome in each:
+            if outcome.verdict is Verdict.RETRY:
+                again.append(n)
+            elif outcome.verdict is Verdict.REFUSED:
+                self.fail(refused(answer, outcome))
+            else:
+                self._settle(batch, n, outcome, answer, queue)
+        return again
+
     def _delivered(self, batch: Batch, part: Sequence[int]) -> None:
         """Settle events of a request at once, span by span."""
-        if part and len(part) == len(batch.rows) == batch.spans.count(batch.spans[0]):
-            self._ledger.delivered(batch.spans[0], batch.rows)
+        rows = batch.rows if len(part) == len(batch.rows) else [batch.rows[n] for n in part]
+        if len(batch.spans) == 1:
+            self._ledger.delivered(batch.spans[0], rows)
             return
-        for span, some in groupby(part, batch.spans.__getitem__):
-            self._ledger.delivered(span, [batch.rows[n] for n in some])
+        for span, some in groupby(zip(part, rows, strict=True), lambda one: batch.spans[one[0]]):
+            self._ledger.delivered(span, [row for _, row in some])
 
     def _settle(self, batch: Batch, n: int, outcome: Outcome, answer: Answer, queue: Waiting) -> None:
-        row, span, policy = batch.rows[n], batch.spans[n], self._options.on_missing_entry
+        row, span, policy = batch.rows[n], batch.span(n), self._options.on_missing_entry
         if outcome.verdict is Verdict.MISSING and policy == "wait" and self._hold(batch, n, queue):
             return
         if self._held_rows is not None:
@@ -249,7 +261,7 @@ class Engine:
         """Let the event wait; False when its time is over."""
         now, row = asyncio.get_running_loop().time(), batch.rows[n]
         deadline = now + self._options.missing_entry_timeout
-        held = batch.held or Held(now, row, deadline, 0, batch.item(n), batch.spans[n])
+        held = batch.held or Held(now, row, deadline, 0, batch.item(n), batch.span(n))
         if now >= held.deadline:
             return False
         if self._held_rows is not None:

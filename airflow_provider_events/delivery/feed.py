@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from airflow_provider_events.delivery.checkpoint import Span
 from airflow_provider_events.delivery.cuts import Bounds, Chunks, Cut, cuts_of
@@ -22,25 +21,35 @@ __all__ = ["Batch", "Batches", "Feed", "Lanes", "Reader"]
 LANE_BATCHES = 2
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What goes into one request.
 
-    :param rows: numbers of its events; so too `pieces` and `spans`.
-    :param item: gives one of the events by itself.
+    :param rows: numbers of its events; so too `pieces`.
+    :param spans: one for all of them, or one for each.
+    :param item_at: gives one event by itself; that of `rows[0]` is at `first`.
     :param held: set for a single event that has waited for its entry.
     """
 
     rows: Sequence[int]
     pieces: Sequence[bytes]
     spans: Sequence[Span]
-    item: Callable[[int], Item]
+    item_at: Callable[[int], Item]
+    first: int = 0
     held: Held | None = None
 
     @classmethod
     def of(cls, items: Sequence[Item], spans: Sequence[Span], held: Held | None = None) -> Self:
         """These events."""
-        return cls([item.row for item in items], [item.piece for item in items], spans, items.__getitem__, held)
+        rows, pieces = [item.row for item in items], [item.piece for item in items]
+        return cls(rows, pieces, spans, items.__getitem__, held=held)
+
+    def item(self, n: int) -> Item:
+        """One of the events by itself."""
+        return self.item_at(self.first + n)
+
+    def span(self, n: int) -> Span:
+        """That of one of the events."""
+        return self.spans[n] if len(self.spans) > 1 else self.spans[0]
 
 
 class Feed(Protocol):
@@ -72,27 +81,27 @@ class Reader:
         self._before: tuple[int, Any] | None = None
         self._again: tuple[Chunk, Span] | None = None
 
-    async def take(self) -> tuple[Cut, Span] | None:
-        """The next rows, with a span opened over them, or None at the end.
-
-        :raises Exception: what the source raised, once all rows before it have been taken.
-        """
-        while (taken := self.ready()) is None:
-            if self._exhausted:
-                if self._error is not None:
-                    raise self._error
-                return None
-            async with self._turn:
-                if not self._ready and not self._exhausted:
-                    await self._refill()
-        return taken
-
     def ready(self) -> tuple[Cut, Span] | None:
-        """The same where there are rows at once; None says nothing."""
+        """The next rows, with a span opened over them; None where `more` has to be waited for."""
         if not self._ready:
             return None
         cut = self._ready.popleft()
         return cut, self._span(cut)
+
+    async def more(self) -> bool:
+        """Wait until rows are ready; False at the end.
+
+        :raises Exception: what the source raised, once all rows before it have been taken.
+        """
+        while not self._ready:
+            if self._exhausted:
+                if self._error is not None:
+                    raise self._error
+                return False
+            async with self._turn:
+                if not self._ready and not self._exhausted:
+                    await self._refill()
+        return True
 
     async def _refill(self) -> None:
         try:
@@ -137,22 +146,31 @@ class Reader:
 class Batches:
     """Contiguous batches, bounded by count and bytes, for whichever worker comes first."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, batch_size: int) -> None:
         self._reader = reader
+        self._batch_size = batch_size
+        self._batches: Iterator[Batch] = iter(())
 
     def ready(self, worker: int) -> Batch | None:
         """See `Feed.ready`."""
-        return self._batch(self._reader.ready())
+        while (batch := next(self._batches, None)) is None:
+            if (taken := self._reader.ready()) is None:
+                return None
+            self._batches = self._batches_of(*taken)
+        return batch
 
     async def take(self, worker: int) -> Batch | None:
         """See `Feed.take`."""
-        return self._batch(await self._reader.take())
+        while (batch := self.ready(worker)) is None:
+            if not await self._reader.more():
+                return None
+        return batch
 
-    def _batch(self, taken: tuple[Cut, Span] | None) -> Batch | None:
-        if taken is None:
-            return None
-        cut, span = taken
-        return Batch(cut.rows, cut.pieces, [span] * len(cut.rows), cut.item)
+    def _batches_of(self, cut: Cut, span: Span) -> Iterator[Batch]:
+        size = self._batch_size
+        for first in range(0, len(cut.rows), size):
+            stop = first + size
+            yield Batch(cut.rows[first:stop], cut.pieces[first:stop], (span,), cut.item, first)
 
 
 class Lanes:
@@ -161,14 +179,13 @@ class Lanes:
     So no event overtakes an earlier one of its customer, whatever is retried, bisected or held. The price: batches
     fill more slowly, and a lane whose request is being retried holds up the reading once the buffer is full.
 
-    :param reader: its cuts hold one event each.
     """
 
-    def __init__(self, reader: Reader, workers: int, bounds: Bounds) -> None:
+    def __init__(self, reader: Reader, bounds: Bounds) -> None:
         self._reader = reader
-        self._lanes: list[deque[tuple[Item, Span]]] = [deque() for _ in range(workers)]
+        self._lanes: list[deque[tuple[Item, Span]]] = [deque() for _ in range(bounds.window)]
         self._bounds = bounds
-        self._capacity = LANE_BATCHES * workers * bounds.batch_size
+        self._capacity = LANE_BATCHES * bounds.window * bounds.batch_size
         self._buffered = 0
         self._turn = asyncio.Lock()
         self._space = asyncio.Event()
@@ -192,17 +209,18 @@ class Lanes:
             await self._space.wait()
 
     async def _fill(self, lane: deque[tuple[Item, Span]]) -> bool:
-        """Put the next row into its lane; False at the end of the source."""
-        try:
-            taken = await self._reader.take()
-        except Exception:
-            if not lane:
-                raise
-            return False
-        if taken is None:
-            return False
+        """Put the next rows into their lanes; False at the end of the source."""
+        while (taken := self._reader.ready()) is None:
+            try:
+                if not await self._reader.more():
+                    return False
+            except Exception:
+                if not lane:
+                    raise
+                return False
         cut, span = taken
-        for item in map(cut.item, range(len(cut.rows))):
+        for n in range(len(cut.rows)):
+            item = cut.item(n)
             self._lanes[lane_of(item.record, len(self._lanes))].append((item, span))
             self._buffered += 1
         return True
@@ -211,7 +229,7 @@ class Lanes:
         items: list[Item] = []
         spans: list[Span] = []
         identities: set[str] = set()
-        batch_size, max_bytes, overhead = self._bounds
+        batch_size, max_bytes, overhead, _ = self._bounds
         size = overhead
         while lane and len(items) < batch_size:
             item, span = lane[0]

@@ -1,4 +1,4 @@
-"""HTTP/1.1 without detours: a request is one write, and httptools reads the answer as its bytes arrive.
+"""HTTP/1.1 without detours: httptools reads an answer as its bytes arrive, and each request is one write.
 
 A connection that shows anything irregular is closed; no later request goes through it.
 """
@@ -10,8 +10,8 @@ import re
 import socket
 import ssl
 import zlib
-from collections.abc import Mapping
-from functools import lru_cache
+from collections import deque
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, cast
 from urllib.parse import urlsplit
@@ -19,28 +19,19 @@ from urllib.parse import urlsplit
 from aiohappyeyeballs import start_connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from airflow_provider_events import __version__
-from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, TransportError, tls_context
+from airflow_provider_events.delivery.http1_writing import FRAMING, Writing
+from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, TransportError, decoded, tls_context
 from airflow_provider_events.exchange import Answer, Request
 
 __all__ = ["Http1Transport"]
 
 MAX_HEAD_BYTES = 65_536  # of an answer and the interim answers before it
+USUAL_HEAD_BYTES = 2048  # so few hold no 65,536, even if each header counts as 64 more
 IDLE_SECONDS = 15.0  # servers and load balancers wait longer before they close
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 1.0
 
-_DEFAULTS = {
-    "Accept": "application/json",
-    "Accept-Encoding": "identity",
-    "Content-Type": "application/json",
-    "User-Agent": f"airflow-provider-events/{__version__}",
-}
 _LENIENT = ("lenient_headers", "lenient_optional_cr_before_lf", "lenient_spaces_after_chunk_size")  # as in aiohttp
-_FRAMING = ("content-length", "transfer-encoding")
-_START = re.compile(r"(GET|POST|PUT) /[!-~]*")
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _KEEP_ALIVE = re.compile(r"\btimeout=(\d{1,9})\b")
 
 
@@ -51,24 +42,18 @@ class Http1Transport:
         self._endpoint = endpoint
         url = urlsplit(endpoint.base_url)
         self._secure = url.scheme == "https"
-        default_port = 443 if self._secure else 80
         self._host = (url.hostname or "").rstrip(".")
-        self._port = url.port or default_port
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        self._authority = host if self._port == default_port else f"{host}:{self._port}"
-        self._prefix = url.path
-        self._head = lru_cache(maxsize=64)(self._made_head)
-        self._places = asyncio.Semaphore(endpoint.max_connections)
+        self._port = url.port or (443 if self._secure else 80)
+        self._written = Writing(endpoint).written
+        self._free = endpoint.max_connections
+        self._queue: deque[asyncio.Future[None]] = deque()  # of requests that wait for a place
         self._idle: list[_Connection] = []  # at most one for each free place
         self._open: set[_Connection] = set()
         self._loop: asyncio.AbstractEventLoop
-        self._tls: ssl.SSLContext | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        if self._secure:
-            context = tls_context(self._endpoint.verify)
-            self._tls = _usual_context(context) if isinstance(context, bool) else context
+        self._tls = tls_context(self._endpoint.verify) if self._secure else None
         return self
 
     async def __aexit__(
@@ -81,46 +66,46 @@ class Http1Transport:
 
     async def send(self, request: Request) -> Answer:
         """See `Transport.send`; its error is final, too, where the request is none that HTTP can carry."""
-        message = self._message(request)
-        await self._places.acquire()
+        message = self._written(request)
+        if self._free:
+            self._free -= 1
+        else:
+            await self._place()
         connection = None
         try:
             now = self._loop.time()
-            connection = self._rested(now) or await self._connected()
+            while self._idle:
+                connection = self._idle.pop()  # the one that was used last, so that those too many grow old
+                if now < connection.good_until:
+                    break
+                connection.fail("(old)")
+            else:
+                connection = await self._connected()
             return await connection.ask(message, now + self._endpoint.timeout_seconds)
         finally:
             if connection and connection.good_until:
                 self._idle.append(connection)
             elif connection:
                 connection.fail("(cancelled)")
-            self._places.release()
+            self._leave_place()
 
-    def _message(self, request: Request) -> bytes:
-        method, path, body = request.method, request.path, request.body
-        head = self._made_head(method, path, request.headers) if request.headers else self._head(method, path)
-        if body is None and method == "GET":
-            return head + b"\r\n"
-        return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body or b""), body or b"")
+    async def _place(self) -> None:
+        """Wait for a place, first come, first served."""
+        turn = self._loop.create_future()
+        self._queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._leave_place()
+            raise
 
-    def _made_head(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> bytes:
-        start = f"{method} {self._prefix}{path}"
-        if not _START.fullmatch(start):
-            raise TransportError(f"{self._endpoint.host} cannot be sent such a method or path", final=True)
-        lines: dict[str, str] = {}  # by lower-case name, so that what comes later takes the place of the same earlier
-        for some in ({"Host": self._authority}, _DEFAULTS, self._endpoint.headers, headers or {}):
-            for name, value in some.items():
-                if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or name.lower() in _FRAMING:
-                    raise TransportError(f"{self._endpoint.host} cannot be sent such a header", final=True)
-                lines[name.lower()] = f"{name}: {value}\r\n"
-        return f"{start} HTTP/1.1\r\n{''.join(lines.values())}".encode()
-
-    def _rested(self, now: float) -> _Connection | None:
-        """Of the open connections the one that was used last, so that those too many grow old."""
-        while self._idle:
-            connection = self._idle.pop()
-            if now < connection.good_until:
-                return connection
-            connection.fail("(old)")
+    def _leave_place(self) -> None:
+        """To the one who has waited longest."""
+        while self._queue:
+            if not (turn := self._queue.popleft()).done():
+                return turn.set_result(None)
+        self._free += 1
         return None
 
     async def _connected(self) -> _Connection:
@@ -129,12 +114,18 @@ class Http1Transport:
         try:
             async with asyncio.timeout(seconds):
                 addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-                made = await loop.create_connection(
-                    lambda: _Connection(loop, endpoint, self._open),
-                    sock=await start_connection(addresses, happy_eyeballs_delay=0.25, loop=loop),
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls else None,
-                )
+                sock = await start_connection(addresses, happy_eyeballs_delay=0.25, loop=loop)
+                try:
+                    made = await loop.create_connection(
+                        lambda: _Connection(loop, endpoint, self._open),
+                        sock=sock,
+                        ssl=self._tls,
+                        server_hostname=self._host if self._tls else None,
+                    )
+                except BaseException:
+                    with suppress(OSError):  # uvloop before 0.23 closes its file alone
+                        sock.close()
+                    raise
                 return made[1]
         except ssl.SSLCertVerificationError as error:
             raise TransportError(f"the TLS certificate of {endpoint.host} is not trusted", final=True) from error
@@ -170,6 +161,7 @@ class _Connection(asyncio.Protocol):
             self.fail("(closed)")
             return waiter
         self._status = self._received = 0  # no status before the headers are complete
+        self._zeros = False
         self._body.clear()
         self._deadline = deadline
         self.good_until = 0.0
@@ -188,20 +180,20 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self, keep: bool) -> None:
         headers, body = self._headers, b"".join(self._body)[:MAX_ANSWER_BYTES]
-        if body and "content-encoding" in headers:
+        if "content-encoding" in headers and body:
             try:
-                body = _decoded(body, headers["content-encoding"].strip().lower())
+                body = decoded(body, headers["content-encoding"].strip().lower())
             except zlib.error:
                 return self.fail("(undecodable)")
         waiter, self._waiter = self._waiter, None
         if waiter and not waiter.done():
             waiter.set_result(Answer(self._status, headers, body))
-        if keep and not self._transport.get_write_buffer_size():
-            told = "keep-alive" in headers and _KEEP_ALIVE.search(headers["keep-alive"])
-            seconds = min(IDLE_SECONDS, int(told[1]) - 1.0) if told else IDLE_SECONDS
-            self.good_until = self._loop.time() + seconds
-        else:
-            self._transport.abort()
+        if not keep or self._transport.get_write_buffer_size():
+            return self._transport.abort()
+        seconds = IDLE_SECONDS
+        if "keep-alive" in headers and (told := _KEEP_ALIVE.search(headers["keep-alive"])):
+            seconds = min(IDLE_SECONDS, int(told[1]) - 1.0)
+        self.good_until = self._loop.time() + seconds
         return None
 
     def _look_at_the_clock(self) -> None:
@@ -221,14 +213,15 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._waiter is None:
             return self.fail("(unasked)")
+        self._received += len(data)
+        self._zeros = self._zeros or b"\0" in data
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             return self.fail("(not HTTP)")
-        self._received += len(data)
-        if not self._status and self._received > MAX_HEAD_BYTES:
+        if self._received > MAX_HEAD_BYTES and not self._status:
             self.fail("(improper headers)")
-        elif self._waiter and self._received > MAX_ANSWER_BYTES:
+        elif self._received > MAX_ANSWER_BYTES and self._waiter:
             self._body[:] = [b"".join(self._body)]
             if len(self._body[0]) >= MAX_ANSWER_BYTES:
                 self._finish(keep=False)
@@ -246,7 +239,7 @@ class _Connection(asyncio.Protocol):
 
     def _ended(self, error: Exception | None) -> None:
         """The end of an answer that names no other, else of the hope for one."""
-        if self._waiter and self._status and not error and not any(name in self._headers for name in _FRAMING):
+        if self._waiter and self._status and not error and not any(name in self._headers for name in FRAMING):
             self._finish(keep=False)
         else:
             self.fail(f"({type(error).__name__})" if error else "(closed)")
@@ -264,36 +257,15 @@ class _Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
         self._headers, self._fields = self._fields, {}  # what comes later are trailers
-        values = "".join(self._headers.values())
         if self._status == 101:
             self.fail("(switching protocols)")
-        elif len(values) + 64 * len(self._headers) > MAX_HEAD_BYTES or "\0" in values:
-            self.fail("(improper headers)")
+        elif self._received > USUAL_HEAD_BYTES or self._zeros:
+            values = "".join(self._headers.values())
+            if len(values) + 64 * len(self._headers) > MAX_HEAD_BYTES or "\0" in values:
+                self.fail("(improper headers)")
 
     def on_message_complete(self) -> None:
         if 100 <= self._status < 200:  # an interim answer
             self._status = 0
         elif self._waiter:
             self._finish(self._parser.should_keep_alive())
-
-
-def _decoded(body: bytes, coding: str) -> bytes:
-    """The body without a compression that nobody asked for, cut off like any other; `zlib.error` if it is damaged."""
-    if coding not in ("gzip", "x-gzip", "deflate"):
-        return body
-    bare = coding == "deflate" and body[0] & 0x0F != 8  # some servers leave the wrapping out
-    decoder = zlib.decompressobj(-15 if bare else 47)
-    plain = decoder.decompress(body, MAX_ANSWER_BYTES)
-    if len(plain) < MAX_ANSWER_BYTES and (not decoder.eof or decoder.unused_data):
-        raise zlib.error("cut off, or more than one")
-    return plain
-
-
-@lru_cache
-def _usual_context(verify: bool) -> ssl.SSLContext:
-    """Made once: to load the system's CAs takes tens of milliseconds."""
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

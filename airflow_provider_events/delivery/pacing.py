@@ -55,12 +55,13 @@ class RetryPolicy:
 class Patience:
     """How long one batch has been failing, and how often; times the vendor asked for are kept apart."""
 
+    _failures = 0
+    _throttles = 0
+    _failing_seconds = 0.0
+    _waited_seconds = 0.0
+
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
-        self._failures = 0
-        self._throttles = 0
-        self._failing_seconds = 0.0
-        self._waited_seconds = 0.0
 
     def failed(self, took_seconds: float) -> float | None:
         """The pause before the next attempt in seconds, or None when the budget is spent."""
@@ -85,17 +86,14 @@ class Pacer:
 
     :param requests_per_minute: None for no limit. Of a quota 99 % are used, so that the network's jitter never packs
         one request too many into a minute.
+    :ivar free: whether anybody may go at any time: there is no quota, and there was never a reason to slow down.
     """
 
     def __init__(self, requests_per_minute: float | None) -> None:
         self._interval = 60.0 / (0.99 * requests_per_minute) if requests_per_minute else 0.0
         self._next_turn = 0.0
         self._resume_at = 0.0
-
-    @property
-    def free(self) -> bool:
-        """Whether anybody may go at any time: there is no quota, and there was never a reason to slow down."""
-        return not (self._interval or self._next_turn)
+        self.free = not self._interval
 
     async def turn(self, stopping: asyncio.Event) -> None:
         """Wait for the next turn; a pause that comes while waiting puts it off.
@@ -129,11 +127,13 @@ class Pacer:
         ):
             spacing = 60.0 / 100 / max(left, 0.5)
             self._next_turn = max(self._next_turn, asyncio.get_running_loop().time() + spacing)
+            self.free = False
 
     def pause(self, seconds: float) -> None:
         """No turn before `seconds` from now, for anybody."""
         self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + seconds)
         self._next_turn = max(self._next_turn, self._resume_at)
+        self.free = False
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -313,7 +313,8 @@ class EventsHook(BaseHook):
         extra = vendor.extra
         verify = {"true": True, "false": False}.get(extra["verify"].lower(), extra["verify"])
         try:
-            tls_context(verify)
+            if isinstance(verify, str):
+                tls_context(verify)
         except OSError as error:
             raise ConfigurationError(
                 f"connection {self.conn_id!r}: 'Verify TLS' (extra key 'verify') has to be true, false or the path of "

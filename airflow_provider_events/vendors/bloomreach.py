@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from functools import partial
+from operator import add, is_, itemgetter
 from typing import Any
 
 from airflow_provider_events.events import Event
@@ -36,6 +38,7 @@ MAX_VALUE_BYTES = 16_000
 _COMMAND_HEADS = [b'{"name":"customers/events","command_id":"%d","data":' % n for n in range(50)]
 _COMMAND_IDS = [str(n) for n in range(50)]
 _CUSTOMER_HEADS = [b'{"name":"customers","command_id":"%d","data":' % n for n in range(50)]
+_command_id, _success, _is_true = itemgetter("command_id"), itemgetter("success"), partial(is_, True)
 _NO_IDS = ("null", "undefined")
 _REFUSALS = ("could not authenticate", "invalid project id", "access key not found", "invalid secret")
 
@@ -106,10 +109,13 @@ class Bloomreach(Vendor):
         """One command by itself, or a batch of commands.
 
         :param heads: how each command of a batch begins.
+        :raises ValueError: more commands than a batch takes.
         """
+        if len(pieces) > len(heads):
+            raise ValueError(f"{len(pieces)} commands are more than {len(heads)}")
         if len(pieces) == 1:
             return Request("POST", f"{self._track}/{name}", pieces[0])
-        commands = b"},".join([head + piece for head, piece in zip(heads[: len(pieces)], pieces, strict=True)])
+        commands = b"},".join(map(add, heads, pieces))
         return Request("POST", f"{self._track}/batch", b'{"commands":[' + commands + b"}]}")
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
@@ -201,7 +207,7 @@ def _customer_ids(identity: Mapping[str, str | int]) -> dict[str, str]:
     customer_ids: dict[str, str] = {}
     for name, value in identity.items():
         customer_ids[name] = text = str(value)
-        if text.lower() in _NO_IDS or not (text[0].isalnum() or any(map(str.isalnum, text))):
+        if not (text[0].isalnum() or any(map(str.isalnum, text))) or text.lower() in _NO_IDS:
             raise InvalidEvent(f"identity.{name}", "an id needs a letter or digit, and is not null or undefined")
     return customer_ids
 
@@ -236,11 +242,10 @@ def _read_commands(results: Any, count: int) -> Outcome | list[Outcome]:
 
 
 def _all_delivered(results: Any, count: int) -> bool:
-    """Whether each command succeeded, as nearly always."""
+    """Whether each command succeeded, as nearly always, and says by its id which one it is."""
     try:
-        said = zip(results, _COMMAND_IDS[:count], strict=True)
-        return all(result["success"] is True and result.get("command_id", own) == own for result, own in said)
-    except (TypeError, KeyError, AttributeError, ValueError):
+        return list(map(_command_id, results)) == _COMMAND_IDS[:count] and all(map(_is_true, map(_success, results)))
+    except (TypeError, KeyError):
         return False
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -31,7 +32,7 @@ from airflow_provider_events.vendors.base import (
     words,
 )
 
-_SNAKE_CASE = re.compile(r"[a-z][a-z0-9_]*")
+_is_snake_case = lru_cache(maxsize=1024)(re.compile(r"[a-z][a-z0-9_]*").fullmatch)
 
 
 class Embeddables(Vendor):
@@ -73,7 +74,7 @@ class Embeddables(Vendor):
         """`custom_event_props` is a JSON document in a string, and so is the identifier's value."""
         _, name, identity, moment, properties, _ = content
         embeddable_id, key, value = self._identified(identity)
-        if not _SNAKE_CASE.fullmatch(name):
+        if not _is_snake_case(name):
             raise InvalidEvent("name", "has to be snake_case: lower-case letters, digits and underscores")
         if moment is None:
             raise InvalidEvent("timestamp", "Embeddables requires one")
@@ -89,8 +90,10 @@ class Embeddables(Vendor):
 
     def _identified(self, given: Mapping[str, str | int]) -> tuple[str | int, str, str | int]:
         """Embeddable, and key and value of the one identifier."""
-        identity = dict(given)
-        embeddable_id = identity.pop("embeddable_id", None) or self._embeddable_id
+        embeddable_id, identity = self._embeddable_id, given
+        if "embeddable_id" in given:
+            identity = dict(given)
+            embeddable_id = identity.pop("embeddable_id") or embeddable_id
         if not embeddable_id:
             raise InvalidEvent("identity.embeddable_id", "needed here, or as 'Embeddable ID' of the connection")
         if len(identity) != 1:
@@ -105,14 +108,10 @@ class Embeddables(Vendor):
     def read(self, answer: Answer, count: int) -> Outcome:
         """200 with the stored event; 401 `unauthorized`; 404 `entry_not_found` in either case."""
         data = json_body(answer)
-        error = data.get("error") if isinstance(data, dict) else None
-        if (
-            200 <= answer.status < 300
-            and not error
-            and isinstance(data, dict)
-            and isinstance(data.get("entry_id"), str)
-        ):
-            return delivered(words(data["entry_id"]))
+        known = data if isinstance(data, dict) else {}
+        error, entry_id = known.get("error"), known.get("entry_id")
+        if not error and isinstance(entry_id, str) and 200 <= answer.status < 300:
+            return delivered(words(entry_id))
         code = words(error.get("code"), 60) if isinstance(error, dict) else ""
         reason = words(error.get("message")) if isinstance(error, dict) else ""
         if is_later(answer):

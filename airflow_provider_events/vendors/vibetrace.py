@@ -95,18 +95,18 @@ class Vibetrace(Vendor):
     def read(self, answer: Answer, count: int) -> Outcome:
         """200 with `results`; otherwise `errors`, of which `User not found` is the missing entry."""
         data = json_body(answer)
-        errors = data.get("errors") if isinstance(data, dict) else None
+        known = data if isinstance(data, dict) else {}
+        errors = known.get("errors")
+        if not errors and isinstance(known.get("results"), dict) and 200 <= answer.status < 300:
+            return delivered()
         said = [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
         reason = words("; ".join(filter(None, map(_sentence, said))), 400)
         if is_later(answer):
             return by_status(answer, reason=reason)
         if any(words(error.get("message")).lower() == "user not found" for error in said):
             return Outcome(Verdict.MISSING, "user_not_found", reason)
-        if 200 <= answer.status < 300:
-            if errors:
-                return Outcome(Verdict.REJECTED, f"http_{answer.status}", reason or "an answer with errors")
-            if isinstance(data, dict) and isinstance(data.get("results"), dict):
-                return delivered()
+        if errors and 200 <= answer.status < 300:
+            return Outcome(Verdict.REJECTED, f"http_{answer.status}", reason or "an answer with errors")
         return by_status(answer, reason=reason)
 
     def lookup(self, identity: Mapping[str, str | int]) -> Request:

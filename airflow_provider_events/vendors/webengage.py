@@ -19,7 +19,7 @@ import orjson
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.exchange import Answer, Content, Outcome, Request, Verdict
-from airflow_provider_events.values import json_object, json_value, utc_milliseconds, utc_text
+from airflow_provider_events.values import json_object, json_value, utc_milliseconds
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
@@ -45,6 +45,7 @@ MAX_NAME_LENGTH = 50
 MAX_TEXT_LENGTH = 1000
 MAX_ATTRIBUTES_PER_TYPE = 25
 MAX_KNOWN_NAMES = 10_000
+_USER_KEYS = {"userId", "anonymousId"}
 # What a user has beside `attributes`.
 USER_FIELDS = {"firstName", "lastName", "birthDate", "gender", "email", "phone", "company"}
 USER_FIELDS |= {"hashedEmail", "hashedPhone", "emailOptIn", "smsOptIn", "whatsappOptIn", "rcsOptIn"}
@@ -147,9 +148,9 @@ class WebEngage(Vendor):
         :param pieces: a line that is not sent, and the record.
         """
         if len(pieces) > 1:
-            request_id = hashlib.blake2b(b"\n".join(pieces), digest_size=16).hexdigest()
-            records = b",".join([piece[piece.index(b"\n") + 1 :] for piece in pieces])
-            body = b'{"%b":[%b]}' % (name.encode(), records)
+            lines = b"\n".join(pieces)
+            request_id = hashlib.blake2b(lines, digest_size=16).hexdigest()
+            body = b'{"%b":[%b]}' % (name.encode(), b",".join(lines.split(b"\n")[1::2]))
             return Request("POST", f"{self._account}/bulk-{name}", body, {"x-request-id": request_id})
         line, _, body = pieces[0].partition(b"\n")
         key = self._key(line, body) if name == "events" else line.decode("ascii")
@@ -265,10 +266,9 @@ class UserUpserts(Upserts):
 
 
 def _user(identity: Mapping[str, str | int]) -> dict[str, str]:
-    name = next(iter(identity))
-    if len(identity) != 1 or name not in ("userId", "anonymousId"):
+    if len(identity) != 1 or not identity.keys() <= _USER_KEYS:
         raise InvalidEvent("identity", "WebEngage takes exactly one of userId and anonymousId")
-    return {name: _user_id(name, identity[name])}
+    return {name: _user_id(name, value) for name, value in identity.items()}
 
 
 def _user_id(name: str, value: str | int) -> str:
@@ -305,7 +305,7 @@ def _check_counts(properties: Mapping[str, Any]) -> None:
 
 def _event_time(moment: datetime) -> str:
     if moment.tzinfo is UTC:
-        return f"{utc_text(moment)[:19]}+0000"
+        return orjson.dumps(moment)[1:20].decode() + "+0000"
     offset = moment.utcoffset()
     if offset is None or offset.total_seconds() % 60:
         moment = moment.astimezone(UTC)

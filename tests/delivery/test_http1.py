@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import os
 import random
@@ -19,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohappyeyeballs import start_connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_events import __version__
 from airflow_provider_events.delivery import http1
 from airflow_provider_events.delivery.http1 import IDLE_SECONDS, MAX_HEAD_BYTES, Http1Transport
+from airflow_provider_events.delivery.http1_writing import Writing
 from airflow_provider_events.delivery.proxied import AiohttpTransport
 from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, Transport, TransportError
 from airflow_provider_events.exchange import Answer, Request
@@ -434,7 +437,7 @@ def test_no_wrong_answer_spoils_the_next(data: st.DataObject) -> None:
 
 def written(base_url: str, request: Request, **headers: str) -> tuple[str, list[str], bytes]:
     """First line, headers and body of a request as it would be sent."""
-    message = Http1Transport(Endpoint(base_url, headers))._message(request)
+    message = Writing(Endpoint(base_url, headers)).written(request)
     head, _, body = message.partition(b"\r\n\r\n")
     start, *lines = head.decode().split("\r\n")
     return start, lines, body
@@ -841,6 +844,40 @@ def test_a_cancelled_request_takes_its_connection_along(run: Run) -> None:
             assert slow.cancelled()
             assert waiting.cancelled()
             assert server.connections == 2
+
+    run(main())
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("steps", range(4))
+def test_no_socket_is_left_of_a_connection_cancelled_while_it_is_made(
+    steps: int, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await read_request(reader):
+                writer.write(good())
+
+        async def connected(*arguments: Any, **options: Any) -> socket.socket:
+            made = await start_connection(*arguments, **options)
+            monkeypatch.undo()
+            asyncio.get_running_loop().call_soon(cancel, steps)
+            return made
+
+        def cancel(steps: int) -> None:
+            if steps:
+                asyncio.get_running_loop().call_soon(cancel, steps - 1)
+            else:
+                asking.cancel()
+
+        asking: asyncio.Task[Answer]
+        async with serving(handler) as server, Http1Transport(Endpoint(server.url, {}, max_connections=1)) as transport:
+            monkeypatch.setattr(http1, "start_connection", connected)
+            asking = asyncio.create_task(transport.send(ASK))
+            await asyncio.wait([asking])
+            assert asking.cancelled() or (steps and asking.result().status == 200)
+            gc.collect()
+            assert (await transport.send(ASK)).status == 200
 
     run(main())
 

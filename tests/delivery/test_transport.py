@@ -261,10 +261,10 @@ def test_a_certificate_is_trusted_where_the_connection_says_so(
 
 
 def test_what_verify_means(authority: tuple[Path, ssl.SSLContext]) -> None:
-    assert tls_context(True) is True
-    assert tls_context(False) is False
+    usual, trusting = tls_context(True), tls_context(False)
+    assert (usual.verify_mode, usual.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert (trusting.verify_mode, trusting.check_hostname) == (ssl.CERT_NONE, False)
     context = tls_context(str(authority[0]))
-    assert isinstance(context, ssl.SSLContext)
     assert len(context.get_ca_certs()) == 1
     assert context.verify_mode is ssl.CERT_REQUIRED
 
