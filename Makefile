@@ -53,8 +53,8 @@ bench: python ## Measure this package beside its peers; rewrites docs/performanc
 	@$(PYTHON) scripts/bootstrap.py .venv-bench requirements/benchmarks.txt
 	@.venv-bench/bin/python -m benchmarks $(BENCH)
 
-# What depends on the versions of Airflow and uvloop; vendors, delivery and the sandbox know no Airflow.
-OLD_TESTS := $(addprefix tests/,cli delivery/test_http1.py entries example_dags hooks operators sensors transfers triggers sources/test_lines.py sources/test_records.py sources/test_sql.py)
+# What depends on Airflow's version; vendors, delivery and the sandbox know no Airflow.
+OLD_TESTS := $(addprefix tests/,cli entries example_dags hooks operators sensors transfers triggers sources/test_lines.py sources/test_records.py sources/test_sql.py)
 
 test-3.0 test-2.11: test-%:
 	@python="$(OLD_PYTHON)"; \
