@@ -63,8 +63,10 @@ def utc_text(moment: datetime) -> str:
 
 def utc_milliseconds(moment: datetime) -> str:
     """RFC 3339 text in UTC, always with three decimal places."""
-    text = utc_text(moment)
-    return f"{text[:23]}Z" if moment.microsecond else f"{text}.000Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    text = orjson.dumps(moment).decode()
+    return f"{text[1:24]}Z" if moment.microsecond else f"{text[1:20]}.000Z"
 
 
 def parse_time(value: object, field: str) -> datetime:

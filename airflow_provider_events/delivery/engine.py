@@ -228,12 +228,12 @@ class Engine:
 
     def _delivered(self, batch: Batch, part: Sequence[int]) -> None:
         """Settle events of a request at once, span by span."""
-        rows = batch.rows if len(part) == len(batch.rows) else [batch.rows[n] for n in part]
         if len(batch.spans) == 1:
+            rows = batch.rows if len(part) == len(batch.rows) else [batch.rows[n] for n in part]
             self._ledger.delivered(batch.spans[0], rows)
             return
-        for span, some in groupby(zip(part, rows, strict=True), lambda one: batch.spans[one[0]]):
-            self._ledger.delivered(span, [row for _, row in some])
+        for span, some in groupby(part, batch.spans.__getitem__):
+            self._ledger.delivered(span, [batch.rows[n] for n in some])
 
     def _settle(self, batch: Batch, n: int, outcome: Outcome, answer: Answer, queue: Waiting) -> None:
         row, span, policy = batch.rows[n], batch.span(n), self._options.on_missing_entry

@@ -45,9 +45,9 @@ class Http1Transport:
         self._host = (url.hostname or "").rstrip(".")
         self._port = url.port or (443 if self._secure else 80)
         self._written = Writing(endpoint).written
-        self._free = endpoint.max_connections
-        self._queue: deque[asyncio.Future[None]] = deque()  # of requests that wait for a place
-        self._idle: list[_Connection] = []  # at most one for each free place
+        self._idle: list[_Connection] = []
+        self._more = endpoint.max_connections  # that may be opened
+        self._queue: deque[asyncio.Future[_Connection | None]] = deque()  # of requests that wait for either
         self._open: set[_Connection] = set()
         self._loop: asyncio.AbstractEventLoop
 
@@ -67,45 +67,49 @@ class Http1Transport:
     async def send(self, request: Request) -> Answer:
         """See `Transport.send`; its error is final, too, where the request is none that HTTP can carry."""
         message = self._written(request)
-        if self._free:
-            self._free -= 1
-        else:
-            await self._place()
-        connection = None
+        # The one that was used last: those too many grow old, and are closed when this one has.
+        connection = self._idle.pop() if self._idle else await self._turn()
         try:
             now = self._loop.time()
-            while self._idle:
-                connection = self._idle.pop()  # the one that was used last, so that those too many grow old
-                if now < connection.good_until:
-                    break
-                connection.fail("(old)")
-            else:
+            if connection and connection.good_until <= now:
+                for old in (connection, *self._idle):
+                    old.fail("(old)")
+                self._more += len(self._idle)
+                self._idle.clear()
+                connection = None
+            if connection is None:
                 connection = await self._connected()
             return await connection.ask(message, now + self._endpoint.timeout_seconds)
         finally:
-            if connection and connection.good_until:
-                self._idle.append(connection)
-            elif connection:
+            if connection and not connection.good_until:
                 connection.fail("(cancelled)")
-            self._leave_place()
+                connection = None
+            self._pass_on(connection)
 
-    async def _place(self) -> None:
-        """Wait for a place, first come, first served."""
-        turn = self._loop.create_future()
+    async def _turn(self) -> _Connection | None:
+        """A connection, or None where one may be opened; first come, first served."""
+        if self._more:
+            self._more -= 1
+            return None
+        turn: asyncio.Future[_Connection | None] = self._loop.create_future()
         self._queue.append(turn)
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self._leave_place()
+                self._pass_on(turn.result())
             raise
 
-    def _leave_place(self) -> None:
-        """To the one who has waited longest."""
+    def _pass_on(self, connection: _Connection | None) -> None:
+        """To the request that has waited longest."""
         while self._queue:
-            if not (turn := self._queue.popleft()).done():
-                return turn.set_result(None)
-        self._free += 1
+            turn = self._queue.popleft()
+            if not turn.done():
+                return turn.set_result(connection)
+        if connection:
+            self._idle.append(connection)
+        else:
+            self._more += 1
         return None
 
     async def _connected(self) -> _Connection:

@@ -34,6 +34,8 @@ from airflow_provider_events.exceptions import DeliveryError, DeliveryInterrupte
 
 __all__ = ["Codec", "Delivery", "Plan", "on_own_loop"]
 
+NEW_OBJECTS = 10_000  # that are left, before the garbage collector looks at them
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -212,15 +214,19 @@ def not_saved(error: Exception) -> DeliveryError:
 
 @contextmanager
 def few_collections() -> Iterator[None]:
-    """Spare what is in memory already from the garbage collector.
+    """Let the garbage collector run seldom, and spare it what is in memory already.
 
-    Rows by the million make it run often, and each full run would look at all of Airflow again.
+    Rows by the million would make it run all the time, and each full run would look at all of Airflow again.
     """
+    threshold, *others = gc.get_threshold()
+    if threshold:  # 0 turns it off
+        gc.set_threshold(max(threshold, NEW_OBJECTS), *others)
     gc.freeze()
     try:
         yield
     finally:
         gc.unfreeze()
+        gc.set_threshold(threshold, *others)
 
 
 def on_own_loop(main: Callable[[], Coroutine[Any, Any, T]], stop: Callable[[], None] | None = None) -> T:

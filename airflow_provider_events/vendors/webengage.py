@@ -266,9 +266,10 @@ class UserUpserts(Upserts):
 
 
 def _user(identity: Mapping[str, str | int]) -> dict[str, str]:
-    if len(identity) != 1 or not identity.keys() <= _USER_KEYS:
-        raise InvalidEvent("identity", "WebEngage takes exactly one of userId and anonymousId")
-    return {name: _user_id(name, value) for name, value in identity.items()}
+    for name, value in identity.items():
+        if name in _USER_KEYS and len(identity) == 1:
+            return {name: _user_id(name, value)}
+    raise InvalidEvent("identity", "WebEngage takes exactly one of userId and anonymousId")
 
 
 def _user_id(name: str, value: str | int) -> str:
