@@ -1,7 +1,7 @@
 """What is settled so far, and how to start again from it.
 
 Rows are taken in order and settled in any order. A checkpoint says up to which row the source was taken, and which of
-these rows are still open: those in flight, and those that wait for their customer's entry. A later try reads on
+these rows are still open: those on their way, and those that wait for their customer's entry. A later try reads on
 behind the last row taken, after it has delivered the open ones.
 """
 
@@ -221,15 +221,35 @@ class Span:
     """Neighbouring rows that were taken together.
 
     :param before: number and key of the row before them.
-    :param rows: number of each row that is an event, in order.
+    :param rows: number of each row that is an event and may be open, in order.
     :param keys: their keys; empty where the source has no key column.
-    :param done: numbers of those that have an outcome, while others still have none.
+    :param done: numbers of those among them that have an outcome.
     """
 
     before: tuple[int, Any]
     rows: Sequence[int]
     keys: Sequence[Any] = ()
     done: set[int] = field(default_factory=set)
+
+    def settle(self, rows: Collection[int]) -> bool:
+        """Rows have their outcome; whether others still have none.
+
+        What few of them wait for may take long: no more is kept then than has to be.
+        """
+        if len(rows) == len(self.rows):
+            return False
+        self.done.update(rows)
+        if 2 * len(self.done) >= len(self.rows):
+            still = [at for at, row in enumerate(self.rows) if row not in self.done]
+            self.rows = [self.rows[at] for at in still]
+            self.keys = [self.keys[at] for at in still] if self.keys else ()
+            self.done = set()
+        return bool(self.rows)
+
+    def places(self) -> int:
+        """How many pieces `open_rows` gives at most."""
+        between = self.rows[-1] - self.rows[0] + 1 - len(self.rows)
+        return min(len(self.rows) - len(self.done), 1 + between + len(self.done))
 
     def open_rows(self) -> tuple[OpenRows, ...]:
         """The rows without an outcome."""
@@ -276,16 +296,12 @@ class Frontier:
 
     def settled(self, span: Span, rows: Collection[int]) -> None:
         """Rows of `span` have their outcome; it is counted in `tally`."""
-        if len(rows) < len(span.rows):
-            span.done.update(rows)
-            if len(span.done) < len(span.rows):
-                return
-        self._open.pop(span, None)
+        if not span.settle(rows):
+            self._open.pop(span, None)
 
-    @property
-    def open_spans(self) -> int:
-        """Spans with rows that have no outcome."""
-        return len(self._open) + len(self._unread)
+    def open_places(self) -> int:
+        """How many pieces a checkpoint would have to name at most."""
+        return sum(map(Span.places, self._open)) + sum(map(len, self._unread))
 
     def checkpoint(self, fingerprint: str, sent_at: datetime, rejected_uri: str | None) -> Checkpoint:
         """Where the delivery stands, as a value."""

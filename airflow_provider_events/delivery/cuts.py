@@ -38,9 +38,9 @@ class Chunks(Protocol):
 
 
 class Bounds(NamedTuple):
-    """What one request takes.
+    """What requests take.
 
-    :param batch_size: events.
+    :param batch_size: events in one.
     :param max_bytes: bytes of a body of more than one event.
     :param piece_overhead: bytes at most that an event costs beside its own; the envelope costs no more either.
     :param window: requests in flight at most.

@@ -178,7 +178,6 @@ class Lanes:
 
     So no event overtakes an earlier one of its customer, whatever is retried, bisected or held. The price: batches
     fill more slowly, and a lane whose request is being retried holds up the reading once the buffer is full.
-
     """
 
     def __init__(self, reader: Reader, bounds: Bounds) -> None:

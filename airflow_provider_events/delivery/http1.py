@@ -67,16 +67,16 @@ class Http1Transport:
     async def send(self, request: Request) -> Answer:
         """See `Transport.send`; its error is final, too, where the request is none that HTTP can carry."""
         message = self._written(request)
-        # The one that was used last: those too many grow old, and are closed when this one has.
+        # The one that was used last, so that those too many grow old.
         connection = self._idle.pop() if self._idle else await self._turn()
         try:
             now = self._loop.time()
-            if connection and connection.good_until <= now:
-                for old in (connection, *self._idle):
-                    old.fail("(old)")
-                self._more += len(self._idle)
-                self._idle.clear()
+            while connection and connection.good_until <= now:
+                connection.fail("(old)")
                 connection = None
+                if self._idle:
+                    connection = self._idle.pop()
+                    self._more += 1
             if connection is None:
                 connection = await self._connected()
             return await connection.ask(message, now + self._endpoint.timeout_seconds)
@@ -119,18 +119,17 @@ class Http1Transport:
             async with asyncio.timeout(seconds):
                 addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
                 sock = await start_connection(addresses, happy_eyeballs_delay=0.25, loop=loop)
+                connection = _Connection(loop, endpoint, self._open)
                 try:
-                    made = await loop.create_connection(
-                        lambda: _Connection(loop, endpoint, self._open),
-                        sock=sock,
-                        ssl=self._tls,
-                        server_hostname=self._host if self._tls else None,
-                    )
+                    name = self._host if self._tls else None
+                    await loop.create_connection(lambda: connection, sock=sock, ssl=self._tls, server_hostname=name)
                 except BaseException:
+                    if connection in self._open:
+                        connection.fail("(cancelled)")
                     with suppress(OSError):  # uvloop before 0.23 closes its file alone
                         sock.close()
                     raise
-                return made[1]
+                return connection
         except ssl.SSLCertVerificationError as error:
             raise TransportError(f"the TLS certificate of {endpoint.host} is not trusted", final=True) from error
         except TimeoutError as error:

@@ -35,6 +35,8 @@ from airflow_provider_events.exceptions import DeliveryError, DeliveryInterrupte
 __all__ = ["Codec", "Delivery", "Plan", "on_own_loop"]
 
 NEW_OBJECTS = 10_000  # that are left, before the garbage collector looks at them
+_thresholds: list[tuple[int, ...]] = []
+_thresholds_lock = threading.Lock()
 
 T = TypeVar("T")
 
@@ -138,7 +140,7 @@ class Delivery:
             self._store,
             self._sink,
             lambda: ledger.frontier.checkpoint(plan.fingerprint, sent_at, uri),
-            lambda: ledger.frontier.open_spans,
+            ledger.frontier.open_places,
             lambda: self._observer.latest,
         )
         rows = Resumable(
@@ -218,15 +220,20 @@ def few_collections() -> Iterator[None]:
 
     Rows by the million would make it run all the time, and each full run would look at all of Airflow again.
     """
-    threshold, *others = gc.get_threshold()
-    if threshold:  # 0 turns it off
-        gc.set_threshold(max(threshold, NEW_OBJECTS), *others)
-    gc.freeze()
+    with _thresholds_lock:
+        threshold, *others = gc.get_threshold()
+        _thresholds.append((threshold, *others))
+        if threshold:  # 0 turns it off
+            gc.set_threshold(max(threshold, NEW_OBJECTS), *others)
+        gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
-        gc.set_threshold(threshold, *others)
+        with _thresholds_lock:
+            before = _thresholds.pop()
+            if not _thresholds:  # the last of those that run at the same time
+                gc.unfreeze()
+                gc.set_threshold(*before)
 
 
 def on_own_loop(main: Callable[[], Coroutine[Any, Any, T]], stop: Callable[[], None] | None = None) -> T:

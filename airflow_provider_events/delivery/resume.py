@@ -23,7 +23,7 @@ __all__ = ["Checkpointer", "Resumable", "Source", "load"]
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 2.0
-MAX_OPEN_SPANS = 5000
+MAX_OPEN_PLACES = 5000
 LAST_SAVE_SECONDS = 20.0
 
 
@@ -187,7 +187,7 @@ class Checkpointer:
     progress is saved on the same thread: Airflow's state store answers one call at a time.
 
     :param checkpoint: where it stands now; called on the event loop.
-    :param open_spans: how many places a checkpoint would have to name; past 5,000 only the last one is saved.
+    :param open_places: how many places a checkpoint would have to name; past 5,000 only the last one is saved.
     :param progress: the latest figures, for a store that shows them.
     """
 
@@ -196,13 +196,13 @@ class Checkpointer:
         store: CheckpointStore | None,
         sink: RejectedSink | None,
         checkpoint: Callable[[], Checkpoint],
-        open_spans: Callable[[], int],
+        open_places: Callable[[], int],
         progress: Callable[[], Progress | None],
     ) -> None:
         self._store = store
         self._sink = sink
         self._checkpoint = checkpoint
-        self._open_spans = open_spans
+        self._open_places = open_places
         self._progress = progress
         self._shown: Progress | None = None
         self._thread = ThreadPoolExecutor(1, "events-checkpoint")
@@ -214,7 +214,7 @@ class Checkpointer:
             await asyncio.sleep(SAVE_SECONDS)
             try:
                 await self._save_all(
-                    self._store is not None and self._open_spans() <= MAX_OPEN_SPANS, False, self._progress()
+                    self._store is not None and self._open_places() <= MAX_OPEN_PLACES, False, self._progress()
                 )
             except Exception as error:
                 on_error(error)

@@ -78,13 +78,18 @@ def open_transport(endpoint: Endpoint) -> Transport:
     return Http1Transport(endpoint)
 
 
-@lru_cache
 def tls_context(verify: bool | str) -> ssl.SSLContext:
-    """What `verify` means; made once, as to load the system's CAs takes tens of milliseconds.
+    """What `verify` means; a CA bundle is read anew each time, as it may have been exchanged.
 
-    :raises OSError: it is a path, and there are no CAs.
+    :raises OSError: there are no CAs at this path.
     """
-    context = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
+    return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else _usual_context(verify)
+
+
+@lru_cache
+def _usual_context(verify: bool) -> ssl.SSLContext:
+    """Made once: to load the system's CAs takes tens of milliseconds."""
+    context = ssl.create_default_context()
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -272,7 +272,7 @@ class EventsHook(BaseHook):
             base_url=endpoint.base_url,
             headers=dict(endpoint.headers),
             timeout=endpoint.timeout_seconds,
-            verify=tls_context(endpoint.verify),
+            verify=tls_context(endpoint.verify) if isinstance(endpoint.verify, str) else endpoint.verify,
             proxy=endpoint.proxy,
         )
 

@@ -849,9 +849,10 @@ def test_a_cancelled_request_takes_its_connection_along(run: Run) -> None:
 
 
 @pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("steps", range(4))
+@pytest.mark.parametrize("steps", range(8))
+@pytest.mark.parametrize("secure", [False, True])
 def test_no_socket_is_left_of_a_connection_cancelled_while_it_is_made(
-    steps: int, run: Run, monkeypatch: pytest.MonkeyPatch
+    secure: bool, steps: int, run: Run, monkeypatch: pytest.MonkeyPatch, authority: tuple[Path, ssl.SSLContext]
 ) -> None:
     async def main() -> None:
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -870,8 +871,12 @@ def test_no_socket_is_left_of_a_connection_cancelled_while_it_is_made(
             else:
                 asking.cancel()
 
+        bundle, context = authority
         asking: asyncio.Task[Answer]
-        async with serving(handler) as server, Http1Transport(Endpoint(server.url, {}, max_connections=1)) as transport:
+        async with (
+            serving(handler, context if secure else None) as server,
+            Http1Transport(Endpoint(server.url, {}, verify=str(bundle), max_connections=1)) as transport,
+        ):
             monkeypatch.setattr(http1, "start_connection", connected)
             asking = asyncio.create_task(transport.send(ASK))
             await asyncio.wait([asking])
