@@ -169,7 +169,7 @@ class Engine:
             if due is not None and due <= loop.time() and not new_first:
                 held = queue.pop()
                 return Batch.of([held.item], [held.span], held)
-            if (batch := feed.ready(worker) or await self._take(feed, worker)) is not None:
+            if (batch := await self._take(feed, worker)) is not None:
                 return batch
             if due is None:
                 return None

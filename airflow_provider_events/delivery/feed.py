@@ -218,8 +218,7 @@ class Lanes:
                     raise
                 return False
         cut, span = taken
-        for n in range(len(cut.rows)):
-            item = cut.item(n)
+        for item in map(cut.item, range(len(cut.rows))):
             self._lanes[lane_of(item.record, len(self._lanes))].append((item, span))
             self._buffered += 1
         return True

@@ -20,7 +20,7 @@ from aiohappyeyeballs import start_connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from airflow_provider_events.delivery.http1_writing import FRAMING, Writing
-from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, TransportError, decoded, tls_context
+from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, TransportError, tls_context
 from airflow_provider_events.exchange import Answer, Request
 
 __all__ = ["Http1Transport"]
@@ -185,7 +185,7 @@ class _Connection(asyncio.Protocol):
         headers, body = self._headers, b"".join(self._body)[:MAX_ANSWER_BYTES]
         if "content-encoding" in headers and body:
             try:
-                body = decoded(body, headers["content-encoding"].strip().lower())
+                body = _decoded(body, headers["content-encoding"].strip().lower())
             except zlib.error:
                 return self.fail("(undecodable)")
         waiter, self._waiter = self._waiter, None
@@ -272,3 +272,15 @@ class _Connection(asyncio.Protocol):
             self._status = 0
         elif self._waiter:
             self._finish(self._parser.should_keep_alive())
+
+
+def _decoded(body: bytes, coding: str) -> bytes:
+    """The body without a compression that nobody asked for, cut off like any other; `zlib.error` if it is damaged."""
+    if coding not in ("gzip", "x-gzip", "deflate"):
+        return body
+    bare = coding == "deflate" and body[0] & 0x0F != 8  # some servers leave the wrapping out
+    decoder = zlib.decompressobj(-15 if bare else 47)
+    plain = decoder.decompress(body, MAX_ANSWER_BYTES)
+    if len(plain) < MAX_ANSWER_BYTES and (not decoder.eof or decoder.unused_data):
+        raise zlib.error("cut off, or more than one")
+    return plain

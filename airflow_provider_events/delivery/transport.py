@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_events.exchange import Answer, Request
 
-__all__ = ["Endpoint", "Transport", "TransportError", "decoded", "open_transport", "tls_context"]
+__all__ = ["Endpoint", "Transport", "TransportError", "open_transport", "tls_context"]
 
 MAX_ANSWER_BYTES = 1_048_576
 
@@ -94,15 +93,3 @@ def _usual_context(verify: bool) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def decoded(body: bytes, coding: str) -> bytes:
-    """The body without a compression that nobody asked for, cut off like any other; `zlib.error` if it is damaged."""
-    if coding not in ("gzip", "x-gzip", "deflate"):
-        return body
-    bare = coding == "deflate" and body[0] & 0x0F != 8  # some servers leave the wrapping out
-    decoder = zlib.decompressobj(-15 if bare else 47)
-    plain = decoder.decompress(body, MAX_ANSWER_BYTES)
-    if len(plain) < MAX_ANSWER_BYTES and (not decoder.eof or decoder.unused_data):
-        raise zlib.error("cut off, or more than one")
-    return plain

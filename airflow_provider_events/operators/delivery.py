@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -120,17 +121,17 @@ class DeliveryOperator(BaseOperator):
                 raise
         return report.to_dict()
 
+    @abstractmethod
     def source(self, hook: EventsHook) -> Source:
         """The records to deliver."""
-        raise NotImplementedError
 
     def codec(self, hook: EventsHook) -> Codec:
         """How a record travels: as an event."""
         return hook.vendor
 
+    @abstractmethod
     def query(self) -> Any:
         """What decides which rows the source gives and what becomes of them, as JSON-safe values."""
-        raise NotImplementedError
 
     def on_kill(self) -> None:
         """Stop sending, wait for what is in flight, and fail the try: Airflow's signal alone would not end it."""

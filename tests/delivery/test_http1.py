@@ -31,6 +31,7 @@ from airflow_provider_events.delivery.http1_writing import Writing
 from airflow_provider_events.delivery.proxied import AiohttpTransport
 from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, Transport, TransportError
 from airflow_provider_events.exchange import Answer, Request
+from tests.until import until
 
 ASK = Request("POST", "/events", b"{}")
 SECRET = "very-secret-key"
@@ -140,13 +141,6 @@ async def polite(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         request = await read_request(reader)
         writer.write(good(request.partition(b"\r\n\r\n")[2]))
         await writer.drain()
-
-
-async def until(met: Callable[[], bool]) -> None:
-    """Wait for what the server will notice."""
-    async with asyncio.timeout(5):
-        while not met():
-            await asyncio.sleep(0.005)
 
 
 def ask(text: str) -> Request:
@@ -642,7 +636,7 @@ def test_a_connection_that_was_closed_meanwhile_is_replaced_without_an_error(run
         async with serving(saying(good())) as server, Http1Transport(Endpoint(server.url, {})) as transport:
             for _ in range(5):
                 assert (await transport.send(ASK)).body == b"fine"
-                await asyncio.sleep(0.05)
+                await until(lambda: not transport._open)
             assert server.connections == 5
 
     run(main())
@@ -661,7 +655,7 @@ def test_a_connection_that_speaks_unasked_is_not_used(unasked: bytes, run: Run) 
         async with serving(handler) as server, Http1Transport(Endpoint(server.url, {})) as transport:
             for _ in range(2):
                 assert (await transport.send(ASK)).body == b"fine"
-                await asyncio.sleep(0.05)
+                await until(lambda: not transport._open)
             assert server.connections == 2
 
     run(main())
@@ -683,7 +677,7 @@ def test_a_connection_that_ends_as_it_begins_is_no_answer(run: Run) -> None:
     class Late(Http1Transport):
         async def _connected(self) -> Any:
             connection = await super()._connected()
-            await asyncio.sleep(0.05)
+            await connection.closed
             return connection
 
     async def main() -> None:
@@ -837,7 +831,7 @@ def test_a_cancelled_request_takes_its_connection_along(run: Run) -> None:
             slow = asyncio.create_task(transport.send(ask("slow")))
             waiting = asyncio.create_task(transport.send(ask("waiting")))
             last = asyncio.create_task(transport.send(ask("last")))
-            await asyncio.sleep(0.01)
+            await until(lambda: len(transport._queue) == 2)
             waiting.cancel()
             slow.cancel()
             assert (await last).body == b"last"
@@ -925,7 +919,7 @@ def test_leaving_ends_what_is_under_way(run: Run) -> None:
         async with serving(mute) as server:
             async with Http1Transport(Endpoint(server.url, {})) as transport:
                 under_way = asyncio.create_task(transport.send(ASK))
-                await asyncio.sleep(0.02)
+                await until(lambda: server.open == 1 and len(transport._open) == 1)
             assert transport._open == set()
             with pytest.raises(TransportError, match=r"\(closed\)"):
                 await under_way

@@ -302,7 +302,7 @@ class EnginelessHook(DbApiHook):
         return sqlite3.connect(str(self.connection.host))
 
     def get_sqlalchemy_engine(self, engine_kwargs: Any = None) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError  # as hooks do that have no engine
 
 
 @pytest.fixture

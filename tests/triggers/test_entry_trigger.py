@@ -21,6 +21,7 @@ from airflow_provider_events.sandbox import Sandbox
 from airflow_provider_events.triggers.entry import EntryTrigger
 from airflow_provider_events.triggers.waiting_list import WaitingList, pack, unpack
 from tests.entries.vendors import PROFILE, VENDORS, add, connection, identity, lookups
+from tests.until import until
 
 pytestmark = pytest.mark.airflow
 
@@ -157,12 +158,12 @@ async def test_a_cancelled_trigger_says_nothing(vendors: Sandbox) -> None:
             events.append(event)
 
     running = asyncio.create_task(run())
-    await asyncio.sleep(0.5)
+    await until(lambda: lookups(vendors, "vibetrace") > 0)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert events == []
     asked = lookups(vendors, "vibetrace")
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(1.2)  # longer than the pause between two looks
     assert lookups(vendors, "vibetrace") == asked
 
 
@@ -174,7 +175,7 @@ async def test_a_restart_forgets_nothing_that_was_kept_in_a_folder(vendors: Sand
     made = trigger("vibetrace", names, identities=None, path=str(tmp_path / "list"))
 
     first = asyncio.create_task(fired(made))
-    await asyncio.sleep(1)
+    await until(lambda: kept.progress() is not None)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     assert kept.progress() is not None
