@@ -76,10 +76,11 @@ class SandboxApp:
         if api is None:
             await self._control(scope, receive, send)
             return
+        faults = self.faults  # those of before, if the body is still on its way when all is reset
         wire = Wire(scope, receive, send)
         call = Call.read(next(self._numbers), self.settings.clock(), scope, await wire.read())
         call.auth = api.authenticate(call)
-        fault = self.faults.pick(api.name, call)
+        fault = faults.pick(api.name, call)
         if fault is None:
             answer = api.respond(call, scope)
             api.log(call, answer.status, None)

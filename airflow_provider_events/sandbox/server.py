@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
+from http.client import HTTPConnection
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -152,8 +154,21 @@ class Sandbox:
         self._app.faults.rules.clear()
 
     def reset(self) -> None:
-        """Forget everything: events, requests, entries, faults, quota windows, counters."""
+        """Forget everything: events, requests, entries, faults, quota windows, counters.
+
+        Requests that clients sent before, and no longer wait for, are forgotten with the rest.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            # What arrived earlier is accepted before the first call, and served before the second.
+            for _ in range(2):
+                self._call()
         self._app.reset()
+
+    def _call(self) -> None:
+        connection = HTTPConnection(self._address[0], self.port, timeout=_START_SECONDS)
+        with closing(connection):
+            connection.request("GET", "/_sandbox/summary")
+            connection.getresponse().read()
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Counts by vendor: requests, refused_requests, events by outcome, strays, violations, entries."""

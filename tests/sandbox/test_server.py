@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,16 @@ def test_reset_forgets_everything(events_sandbox: Sandbox) -> None:
     events_sandbox.reset()
     assert not any(any(counts.values()) for counts in events_sandbox.summary().values())
     assert httpx.get(f"{events_sandbox.url}/v1/user/a").status_code == 401
+
+
+def test_reset_forgets_what_clients_sent_and_did_not_wait_for(events_sandbox: Sandbox) -> None:
+    for _ in range(20):
+        for n in range(50):
+            with socket.create_connection(("127.0.0.1", events_sandbox.port)) as client:
+                client.sendall(f"GET /v1/user/c{n} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        events_sandbox.reset()
+        assert httpx.get(f"{events_sandbox.url}/v1/user/a").status_code == 401
+        assert len(events_sandbox.requests("vibetrace")) == 1
 
 
 def test_unknown_vendor(events_sandbox: Sandbox) -> None:
