@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from functools import partial
+from itertools import repeat
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import orjson
 
 __all__ = [
     "Answer",
     "Content",
+    "Contents",
     "Listing",
     "Outcome",
     "Page",
@@ -78,9 +81,32 @@ class Content(NamedTuple):
         return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
+class Contents(NamedTuple):
+    """What at least one event says, column by column; a column is there for all of them or for none.
+
+    :param identities: the ids in them are text where the writer says `ids_as_text`.
+    """
+
+    vendor: str
+    names: Sequence[str]
+    identities: Sequence[dict[str, Any]]
+    moments: Sequence[datetime] | None
+    properties: Sequence[dict[str, Any]]
+    ids: Sequence[str] | None
+
+    def each(self) -> Iterator[Content]:
+        """One event after the other."""
+        vendor, names, identities, moments, properties, ids = self
+        nothing = repeat(None)
+        return map(_content, zip(repeat(vendor), names, identities, moments or nothing, properties, ids or nothing))
+
+
+_content = cast(Callable[[Any], Content], partial(tuple.__new__, Content))
+
+
 @runtime_checkable
 class Writer(Protocol):
-    """Writes what an event says without the event."""
+    """Writes what events say without the events."""
 
     @property
     def conn_type(self) -> str:
@@ -88,7 +114,11 @@ class Writer(Protocol):
 
     @property
     def id_sent(self) -> bool:
-        """Whether `write` looks at an event's own id."""
+        """Whether an event's own id is looked at."""
+
+    @property
+    def ids_as_text(self) -> bool:
+        """Whether a customer's ids are sent as text, whatever they are."""
 
     @property
     def max_bulk_properties(self) -> int:
@@ -97,11 +127,8 @@ class Writer(Protocol):
     def render_time(self, moment: datetime) -> str:
         """A time among the properties."""
 
-    def write(self, content: Content) -> bytes:
-        """The event as a piece of a request.
-
-        :raises InvalidEvent: the vendor would refuse it.
-        """
+    def write_all(self, contents: Contents) -> Sequence[bytes | None]:
+        """Each event as a piece of a request; None for one that has to be encoded by itself."""
 
 
 class Page(NamedTuple):

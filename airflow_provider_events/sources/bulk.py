@@ -7,10 +7,11 @@ take the same rows and write the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
-from functools import partial, reduce
-from itertools import repeat
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import reduce
+from itertools import compress
 from operator import or_
 from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from pydantic import ConfigDict, Field, InstanceOf, StringConstraints, TypeAdapter, ValidationError
 
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Content
+from airflow_provider_events.exchange import Contents
 from airflow_provider_events.sources.mapping import RowMapper, event_id, identifier
 from airflow_provider_events.values import json_value
 
@@ -29,6 +30,7 @@ __all__ = ["BulkEncoder"]
 
 Row: TypeAlias = Sequence[Any]
 Rows: TypeAlias = Sequence[Row]
+Columns: TypeAlias = Sequence[Sequence[Any]]
 Dicts: TypeAlias = list[dict[str, Any] | None]
 
 # What stands on the wire as it is; strictly so, as pydantic would else take a "1" for a number.
@@ -39,10 +41,11 @@ PLAIN: dict[type, Any] = {str: str, bool: bool, int: Integer, float: Finite, typ
 IDS: dict[type, Any] = {str: Filled, int: Integer}
 TIMES: dict[type, Any] = {str: str, datetime: InstanceOf[datetime]}
 
+# Between these a time is in range wherever its zone is.
+EARLY, LATE = datetime(3, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)
+
 # A larger share of rows that do not fit shows that there is something to be learned.
 MISFITS = 0.1
-
-_content: Callable[[Iterable[Any]], Content] = partial(tuple.__new__, Content)
 
 
 class BulkEncoder:
@@ -69,13 +72,9 @@ class BulkEncoder:
         if len(unfit) > MISFITS * len(rows) and self._learn(rows):
             unfit = self._unfit(rows)
         fit = [at for at in range(len(rows)) if at not in unfit] if unfit else range(len(rows))
-        write = codec.write
-        for at, content in zip(fit, self._contents([rows[at] for at in fit], codec, sent_at), strict=True):
-            if content is not None:
-                try:
-                    pieces[at] = write(content)
-                except (ValueError, OverflowError, TypeError):  # of the last, orjson makes its own errors
-                    continue
+        written = self._written([rows[at] for at in fit] if unfit else rows, codec, sent_at) if fit else ()
+        for at, piece in zip(fit, written, strict=True):
+            pieces[at] = piece
         if pieces.count(None) > MISFITS * len(rows):
             self._learn(rows)  # pydantic takes a Decimal for a float
         return pieces
@@ -115,30 +114,37 @@ class BulkEncoder:
             return {int(fault["loc"][0]) for fault in faults}
         return ()
 
-    def _contents(self, rows: Rows, codec: Writer, sent_at: datetime | None) -> Sequence[Content | None]:
-        mapper = self._mapper
-        wanted = codec.id_sent or not self._plain_id  # of the others it is known that they are ids
-        columns: list[Iterable[Any]] = [
-            repeat(codec.conn_type),
-            repeat(mapper.mapping.name) if mapper.name is None else [row[mapper.name] for row in rows],
-            self._identities(rows),
-            repeat(sent_at) if mapper.timestamp is None else self._moments([row[mapper.timestamp] for row in rows]),
-            self._plain_properties(rows, codec),
-            self._ids([row[mapper.id] for row in rows]) if mapper.id is not None and wanted else repeat(None),
-        ]
-        contents: list[Content | None] = list(map(_content, zip(*columns, strict=False)))
-        for column in columns:
-            if isinstance(column, list) and None in column:
-                contents = [None if value is None else at for at, value in zip(contents, column, strict=True)]
-        return contents
+    def _written(self, rows: Rows, codec: Writer, sent_at: datetime | None) -> Sequence[bytes | None]:
+        said = self._said(rows, codec, sent_at)
+        lacking = [column for column in said if isinstance(column, list) and None in column]
+        if not lacking:
+            return codec.write_all(Contents(codec.conn_type, *said))
+        whole = [None not in values for values in zip(*lacking, strict=True)]
+        said = [column and list(compress(column, whole)) for column in said]
+        written = iter(codec.write_all(Contents(codec.conn_type, *said)) if any(whole) else ())
+        return [next(written) if is_whole else None for is_whole in whole]
 
-    def _identities(self, rows: Rows) -> Dicts:
-        kinds = {type(row[at]) for _, at in self._mapper.identity for row in rows}
-        if self._plain_identity and kinds <= IDS.keys():  # pydantic takes subclasses, which may print as something else
-            return self._identity(rows)
-        return [self._careful_identity(row) for row in rows]
+    def _said(self, rows: Rows, codec: Writer, sent_at: datetime | None) -> list[Any]:
+        """The columns of `Contents`, with None for a row that has to go the careful way."""
+        mapper, columns = self._mapper, list(zip(*rows, strict=True))
+        moments: list[Any] | None = [sent_at] * len(rows) if sent_at else None
+        if mapper.timestamp is not None:
+            moments = self._moments(columns[mapper.timestamp])
+        ids = None
+        if mapper.id is not None and (codec.id_sent or not self._plain_id):  # else it is known that they are ids
+            ids = self._ids(columns[mapper.id])
+        names = [mapper.mapping.name] * len(rows) if mapper.name is None else columns[mapper.name]
+        identities = self._identities(rows, columns, codec.ids_as_text)
+        return [names, identities, moments, self._plain_properties(columns, codec), ids]
 
-    def _careful_identity(self, row: Row) -> dict[str, Any] | None:
+    def _identities(self, rows: Rows, columns: Columns, as_text: bool) -> Dicts:
+        ids = {at: columns[at] for _, at in self._mapper.identity}
+        kinds = {kind for column in ids.values() for kind in set(map(type, column))}
+        if not self._plain_identity or not kinds <= IDS.keys():  # pydantic takes subclasses, which may print otherwise
+            return [self._careful_identity(row, as_text) for row in rows]
+        return self._identity({at: list(map(str, column)) for at, column in ids.items()} if as_text else ids)
+
+    def _careful_identity(self, row: Row, as_text: bool) -> dict[str, Any] | None:
         """Ids of which some are missing, or that databases give as something else than text or number."""
         identity: dict[str, Any] = {}
         for name, at in self._mapper.identity:
@@ -149,11 +155,11 @@ class BulkEncoder:
                     return None
                 if not _is_id(value):
                     return None
-                identity[name] = value
+                identity[name] = str(value) if as_text else value
         return identity or None
 
-    def _plain_properties(self, rows: Rows, codec: Writer) -> Dicts:
-        made: Dicts = self._properties(rows)
+    def _plain_properties(self, columns: Columns, codec: Writer) -> Dicts:
+        made: Dicts = self._properties(columns)
         if self._odd:
             made = [self._converted(values, codec) for values in made if values is not None]
         if self._odd or self._nullable:
@@ -177,13 +183,16 @@ class BulkEncoder:
         return None
 
     def _moments(self, values: Sequence[Any]) -> list[datetime | None]:
-        moments: list[datetime | None]
+        moments: list[Any]
         try:
             moments = list(map(datetime.fromisoformat, values))
         except (TypeError, ValueError):
             moments = list(map(_moment, values))
         if (zone := self._mapper.zone) is not None:
             moments = [at.replace(tzinfo=zone) if at is not None and at.tzinfo is None else at for at in moments]
+        with suppress(TypeError):  # None, or a time without a zone, compares with none
+            if min(moments) > EARLY and max(moments) < LATE:
+                return moments
         return [at if at is not None and at.tzinfo is not None and 1 < at.year < 9999 else None for at in moments]
 
     def _ids(self, values: Sequence[Any]) -> list[str | None]:
@@ -194,10 +203,12 @@ class BulkEncoder:
         return list(map(_id, values))
 
 
-def _dicts(fields: Sequence[tuple[str, int]]) -> Callable[[Rows], Dicts]:
-    """A function that makes a dictionary of each row, compiled for these names and positions."""
-    entries = ", ".join(f"{str.__repr__(name)}: row[{at:d}]" for name, at in fields)
-    compiled: Callable[[Rows], Dicts] = eval(f"lambda rows: [{{{entries}}} for row in rows]")
+def _dicts(fields: Sequence[tuple[str, int]]) -> Callable[[Any], Dicts]:
+    """A function that makes a dictionary of each row from columns, compiled for these names and positions."""
+    entries = ", ".join(f"{str.__repr__(name)}: v{n}" for n, (name, _) in enumerate(fields))
+    values = ", ".join(f"v{n}" for n in range(len(fields))) or "_"
+    columns = ", ".join(f"columns[{at:d}]" for _, at in fields) or "columns[0]"
+    compiled: Callable[[Any], Dicts] = eval(f"lambda columns: [{{{entries}}} for {values}, in zip({columns})]")
     return compiled
 
 

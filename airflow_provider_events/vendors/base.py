@@ -19,7 +19,7 @@ import orjson
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Listing, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Contents, Listing, Outcome, Request, Verdict
 from airflow_provider_events.values import iso_utc, json_object
 from airflow_provider_events.vendors.connection import (
     COMMON_EXTRAS,
@@ -80,6 +80,7 @@ class Vendor(ABC):
     deduplication: ClassVar[str]
     timestamp_sent: ClassVar[bool] = True
     id_sent: ClassVar[bool] = False
+    ids_as_text: ClassVar[bool] = True
     max_bulk_properties: ClassVar[int] = 1000
 
     def __init__(self, values: ConnectionValues) -> None:
@@ -107,6 +108,16 @@ class Vendor(ABC):
         :param content: already found to be an event; its properties are JSON-safe and not to be changed.
         :raises InvalidEvent: the vendor would refuse it; names field and reason.
         """
+
+    def write_all(self, contents: Contents) -> Sequence[bytes | None]:
+        """The same for many events; None for one that has to be encoded by itself."""
+        pieces: list[bytes | None] = []
+        for content in contents.each():
+            try:
+                pieces.append(self.write(content))
+            except (ValueError, OverflowError, TypeError):  # of the last, orjson makes its own errors
+                pieces.append(None)
+        return pieces
 
     @abstractmethod
     def request(self, pieces: Sequence[bytes]) -> Request:

@@ -11,6 +11,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from itertools import chain, repeat
+from operator import attrgetter, is_
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +20,7 @@ import orjson
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Contents, Outcome, Request, Verdict
 from airflow_provider_events.values import json_object, json_value, utc_milliseconds
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
@@ -49,6 +51,7 @@ _USER_KEYS = {"userId", "anonymousId"}
 # What a user has beside `attributes`.
 USER_FIELDS = {"firstName", "lastName", "birthDate", "gender", "email", "phone", "company"}
 USER_FIELDS |= {"hashedEmail", "hashedPhone", "emailOptIn", "smsOptIn", "whatsappOptIn", "rcsOptIn"}
+_zone, _microsecond = attrgetter("tzinfo"), attrgetter("microsecond")
 _TYPES = {str: "text", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
 
 
@@ -133,6 +136,33 @@ class WebEngage(Vendor):
         if event_id is not None:
             return b"%b\n%b" % (dumps(event_id), body)
         return b"%d\n%b" % (moment.microsecond if moment else 0, body)
+
+    def write_all(self, contents: Contents) -> Sequence[bytes | None]:
+        """The same bytes without a look at each event, where all are of the usual kind."""
+        _, names, identities, moments, properties, ids = contents
+        if moments is None or not self._all_usual(contents):
+            return super().write_all(contents)
+        columns = zip(identities, names, _event_times(moments), properties, strict=True)
+        wires = [{**i, "eventName": n, "eventTime": t, "eventData": p} for i, n, t, p in columns]
+        lines = map(orjson.dumps, ids or map(_microsecond, moments))
+        try:
+            pieces = list(map(b"\n".join, zip(lines, map(orjson.dumps, wires), strict=True)))
+        except TypeError:
+            return super().write_all(contents)
+        if max(map(len, pieces)) >= MAX_TEXT_LENGTH and any(map(_has_long_text, properties)):
+            return super().write_all(contents)
+        return pieces
+
+    def _all_usual(self, contents: Contents) -> bool:
+        """Whether nothing but a text can be too long, or be called what WebEngage ignores."""
+        names, identities = set(contents.names), contents.identities
+        return (
+            max(map(len, identities)) == 1
+            and _USER_KEYS.issuperset(chain.from_iterable(identities))
+            and max(map(len, chain.from_iterable(map(dict.values, identities)))) <= MAX_ID_LENGTH
+            and not any(len(name) > MAX_NAME_LENGTH or name.startswith("we_") for name in names)
+            and all(map(self._known_names.issuperset, contents.properties))
+        )
 
     def render_time(self, moment: datetime) -> str:
         """A date attribute."""
@@ -292,6 +322,10 @@ def _check_attribute(name: str, value: Any) -> None:
         raise InvalidEvent(f"properties.{name}", f"text has to be shorter than {MAX_TEXT_LENGTH} characters")
 
 
+def _has_long_text(properties: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, str) and len(value) >= MAX_TEXT_LENGTH for value in properties.values())
+
+
 def _check_counts(properties: Mapping[str, Any]) -> None:
     counts: Counter[str] = Counter()
     for name, value in properties.items():
@@ -312,6 +346,13 @@ def _event_time(moment: datetime) -> str:
         moment = moment.astimezone(UTC)
     text = moment.isoformat(timespec="seconds")
     return text[:-3] + text[-2:]
+
+
+def _event_times(moments: Sequence[datetime]) -> list[str]:
+    if not all(map(is_, map(_zone, moments), repeat(UTC))):
+        return list(map(_event_time, moments))
+    text = orjson.dumps(moments, option=orjson.OPT_OMIT_MICROSECONDS).decode()
+    return text[2:-1].replace('+00:00"', '+0000"')[:-1].split('","')
 
 
 def _date_attribute(moment: datetime) -> str:
