@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from itertools import repeat
+from itertools import compress, repeat
+from operator import not_
 from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
 
@@ -240,9 +241,9 @@ class Span:
             return False
         self.done.update(rows)
         if 2 * len(self.done) >= len(self.rows):
-            still = [at for at, row in enumerate(self.rows) if row not in self.done]
-            self.rows = [self.rows[at] for at in still]
-            self.keys = [self.keys[at] for at in still] if self.keys else ()
+            still = list(map(not_, map(self.done.__contains__, self.rows)))
+            self.rows = list(compress(self.rows, still))
+            self.keys = list(compress(self.keys, still))
             self.done = set()
         return bool(self.rows)
 

@@ -210,6 +210,9 @@ class Vendor(ABC):
         return Content(self.conn_type, event.name, event.identity, event.timestamp, properties, event.id)
 
 
+_DELIVERED = Outcome(Verdict.DELIVERED)
+
+
 def dumps(value: Any, field_name: str = "event") -> bytes:
     """Compact JSON.
 
@@ -233,7 +236,7 @@ def found() -> Outcome:
 
 def delivered(reference: str | None = None) -> Outcome:
     """The vendor accepted it."""
-    return Outcome(Verdict.DELIVERED, "", "", reference)
+    return Outcome(Verdict.DELIVERED, "", "", reference) if reference else _DELIVERED
 
 
 def json_body(answer: Answer) -> Any:

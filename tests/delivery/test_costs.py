@@ -51,20 +51,15 @@ FEW, MANY = 1000, 3000
 
 # Instructions of this package's code, and memory blocks that are kept, for each row or request.
 COSTS = {
-    "bloomreach": {
-        "row instructions": 223.19,
-        "row blocks": 7.02,
-        "request instructions": 878.6,
-        "request blocks": 0.07,
-    },
+    "bloomreach": {"row instructions": 93.59, "row blocks": 7.02, "request instructions": 878.6, "request blocks": 0},
     "embeddables": {
-        "row instructions": 279.19,
+        "row instructions": 234.44,
         "row blocks": 7.02,
-        "request instructions": 525.45,
+        "request instructions": 551.63,
         "request blocks": 0,
     },
-    "vibetrace": {"row instructions": 229.18, "row blocks": 7.02, "request instructions": 489.45, "request blocks": 0},
-    "webengage": {"row instructions": 283.18, "row blocks": 7.02, "request instructions": 895.8, "request blocks": 0},
+    "vibetrace": {"row instructions": 184.48, "row blocks": 7.02, "request instructions": 507.63, "request blocks": 0},
+    "webengage": {"row instructions": 96.87, "row blocks": 7.02, "request instructions": 897.3, "request blocks": 0},
     "http": {"HTTP instructions": 367.0},
 }
 NOISE = 0.1  # blocks for each request: what the interpreter keeps for itself
