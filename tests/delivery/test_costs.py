@@ -319,12 +319,12 @@ def test_http_costs_no_more_than_it_did() -> None:
 @every_vendor
 def test_memory_does_not_grow_with_the_rows(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> None:
     def peak(count: int) -> int:
-        codec = codec_of(conn_type)
+        codec, source = codec_of(conn_type), orders(conn_type, count)
         gc.collect()
         tracemalloc.start()
         try:
             run = planned(codec, lambda: Agreeable(conn_type), batch_size=codec.max_batch_size)
-            assert run.run(orders(conn_type, count)).delivered == count
+            assert run.run(source).delivered == count
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
