@@ -71,10 +71,11 @@ class BulkEncoder:
         unfit = self._unfit(rows)
         if len(unfit) > MISFITS * len(rows) and self._learn(rows):
             unfit = self._unfit(rows)
-        fit = [at for at in range(len(rows)) if at not in unfit] if unfit else range(len(rows))
-        written = self._written([rows[at] for at in fit] if unfit else rows, codec, sent_at) if fit else ()
-        for at, piece in zip(fit, written, strict=True):
-            pieces[at] = piece
+        if not unfit:
+            pieces = list(self._written(rows, codec, sent_at))
+        elif fit := [at for at in range(len(rows)) if at not in unfit]:
+            for at, piece in zip(fit, self._written([rows[at] for at in fit], codec, sent_at), strict=True):
+                pieces[at] = piece
         if pieces.count(None) > MISFITS * len(rows):
             self._learn(rows)  # pydantic takes a Decimal for a float
         return pieces

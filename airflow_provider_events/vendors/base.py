@@ -80,7 +80,7 @@ class Vendor(ABC):
     deduplication: ClassVar[str]
     timestamp_sent: ClassVar[bool] = True
     id_sent: ClassVar[bool] = False
-    ids_as_text: ClassVar[bool] = True
+    ids_as_text: ClassVar[bool] = False
     max_bulk_properties: ClassVar[int] = 1000
 
     def __init__(self, values: ConnectionValues) -> None:

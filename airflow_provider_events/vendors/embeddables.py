@@ -58,7 +58,6 @@ class Embeddables(Vendor):
             minimum=0.001,
         ),
     )
-    ids_as_text = False
     identity_keys = "exactly one User Data key (`email`, …), and optionally `embeddable_id`"
     deduplication = "none documented"
 

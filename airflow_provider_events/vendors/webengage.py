@@ -87,6 +87,7 @@ class WebEngage(Vendor):
     piece_overhead = 16
     max_in_flight = 8
     id_sent = True
+    ids_as_text = True
     max_bulk_properties = MAX_ATTRIBUTES_PER_TYPE
     identity_keys = "`userId` or `anonymousId`, exactly one"
     deduplication = "single events, by `x-request-id`, for 4 hours; undocumented for bulks"
