@@ -193,7 +193,8 @@ class Task:
 
     def __init__(self, cluster: Cluster, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
         self._cluster = cluster
-        self._path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        self._run = f"/dags/{dag_id}/dagRuns/{run_id}"
+        self._path = f"{self._run}/taskInstances/{task_id}"
         self._clear = f"/dags/{dag_id}/clearTaskInstances"
         self._ids = {"dag_run_id": run_id, "task_ids": [task_id]}
         self._map_index = map_index
@@ -247,7 +248,11 @@ class Task:
         return self._cluster.call("GET", path, params=index)["value"]
 
     def clear(self) -> None:
-        """As a person does it on the grid."""
+        """As a person does it on the grid, once the run has ended.
+
+        A scheduler that is about to end the run would do so over the clear, and nothing would run the task again.
+        """
+        until(lambda: self._cluster.call("GET", self._run)["state"] in ("success", "failed"), 60, "the end of the run")
         self._cluster.call("POST", self._clear, json={**self._ids, "dry_run": False, "only_failed": False})
 
     def mark_failed(self) -> None:
