@@ -7,7 +7,6 @@ https://documentation.bloomreach.com/engagement/reference/tracking-api-error-mes
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -44,8 +43,7 @@ _COMMAND_HEADS = [b'{"name":"customers/events","command_id":"%d","data":' % n fo
 _COMMAND_IDS = [str(n) for n in range(50)]
 _CUSTOMER_HEADS = [b'{"name":"customers","command_id":"%d","data":' % n for n in range(50)]
 _command_id, _success, _is_true = itemgetter("command_id"), itemgetter("success"), partial(is_, True)
-_NO_IDS = ("null", "undefined")
-_is_id = re.compile(rf"(?!(?:{'|'.join(_NO_IDS)})\Z)[\W_]*[^\W_]", re.IGNORECASE).match
+_NO_IDS = {"null", "undefined"}
 _REFUSALS = ("could not authenticate", "invalid project id", "access key not found", "invalid secret")
 
 
@@ -111,7 +109,9 @@ class Bloomreach(Vendor):
     def write_all(self, contents: Contents) -> Sequence[bytes | None]:
         """The same bytes without a look at each event, where all are of the usual kind."""
         _, names, identities, moments, properties, _ = contents
-        if moments is None or not all(map(_is_id, chain.from_iterable(map(dict.values, identities)))):
+        ids = list(chain.from_iterable(map(dict.values, identities)))
+        usual = all(map(str.isalnum, map(itemgetter(0), ids))) and _NO_IDS.isdisjoint(map(str.lower, ids))
+        if moments is None or not usual:
             return super().write_all(contents)
         columns = zip(identities, names, properties, map(datetime.timestamp, moments), strict=True)
         wires = [{"customer_ids": i, "event_type": n, "properties": p, "timestamp": t} for i, n, p, t in columns]
