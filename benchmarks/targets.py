@@ -40,13 +40,13 @@ def by_vendor(figures: Mapping[str, Figure | None], unit: str, good: Callable[[f
     return said, len(known) == len(figures) and all(map(good, known.values()))
 
 
-def cost(vendors: Sequence[str], limit: float) -> Callable[[Results], Verdict | None]:
-    """CPU per event."""
+def at_most(limit: float, unit: str, value: str, vendors: Sequence[str]) -> Callable[[Results], Verdict | None]:
+    """A value of our client."""
 
     def measured(results: Results) -> Verdict | None:
         keys = {vendor: find(results, vendor=vendor, client="ours") for vendor in vendors}
-        figures = {vendor: results.figure(key, "cpu_us") if key else None for vendor, key in keys.items()}
-        return by_vendor(figures, " µs", lambda value: value <= limit)
+        figures = {vendor: results.figure(key, value) if key else None for vendor, key in keys.items()}
+        return by_vendor(figures, f" {unit}", lambda measured: measured <= limit)
 
     return measured
 
@@ -88,12 +88,6 @@ def medians(results: Results, value: str) -> dict[str, list[tuple[int, float]]]:
             name = f"{VENDORS[key['vendor']]} from {'SQLite' if key['database'] == 'sqlite' else 'PostgreSQL'}"
             series.setdefault(name, []).append((key["rows"], figure.median))
     return series
-
-
-def memory(results: Results) -> Verdict | None:
-    """The highest peak."""
-    peaks = [peak for points in medians(results, "peak_mib").values() for _, peak in points]
-    return (f"at most {number(max(peaks))} MiB", max(peaks) <= 60) if peaks else None
 
 
 def constant(value: str) -> Callable[[Results], Verdict | None]:
@@ -138,13 +132,13 @@ def parsing(results: Results) -> Verdict | None:
 
 
 TARGETS: Iterable[tuple[str, str, Callable[[Results], Verdict | None]]] = (
-    ("cpu", "many events per request: at most 6 µs CPU per event", cost(BATCHES, 6)),
+    ("cpu", "many events per request: at most 6 µs CPU per event", at_most(6, "µs", "cpu_us", BATCHES)),
     ("cpu", "… at most 3.5x what C needs for the same work", to_limit(BATCHES, "c-sql", 3.5)),
     ("cpu", "… the best Python peer costs at least 8x", best_peer),
-    ("cpu", "one event per request: at most 40 µs CPU per event", cost(SINGLES, 40)),
+    ("cpu", "one event per request: at most 40 µs CPU per event", at_most(40, "µs", "cpu_us", SINGLES)),
     ("cpu", "… no more than Go's `net/http`", to_limit(SINGLES, "go", 1)),
     ("cpu", "… an `httpx.Client` loop costs at least 20x", httpx_loop),
-    ("scaling", "peak memory at most 60 MiB above importing the package", memory),
+    ("cpu", "peak memory at most 60 MiB above importing the package", at_most(60, "MiB", "peak_mib", list(WIRES))),
     ("scaling", "… the same (±10 %) for few rows and for many", constant("peak_mib")),
     ("scaling", "CPU per event the same (±10 %) for few rows and for many", constant("cpu_us")),
     ("quota", "at least 98 % of a quota used, never more than it", quota),
