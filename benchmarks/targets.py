@@ -46,7 +46,7 @@ def at_most(limit: float, unit: str, value: str, vendors: Sequence[str]) -> Call
     def measured(results: Results) -> Verdict | None:
         keys = {vendor: find(results, vendor=vendor, client="ours") for vendor in vendors}
         figures = {vendor: results.figure(key, value) if key else None for vendor, key in keys.items()}
-        return by_vendor(figures, f" {unit}", lambda measured: measured <= limit)
+        return by_vendor(figures, f" {unit}", lambda figure: figure <= limit)
 
     return measured
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventRecords", "SqlRecords"]
 
-CHUNK_SIZE = 500  # rows that are encoded together; more would not stay in a processor's cache
+CHUNK_SIZE = 500  # rows that are encoded together; more of them cost memory and save nothing
 
 
 class SqlRecords:

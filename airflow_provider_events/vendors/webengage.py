@@ -122,8 +122,7 @@ class WebEngage(Vendor):
         """
         _, name, identity, moment, properties, event_id = content
         wire: dict[str, Any] = _user(identity)
-        if len(name) > MAX_NAME_LENGTH or name.startswith("we_"):
-            _check_name("name", name, MAX_NAME_LENGTH)
+        _check_name("name", name, MAX_NAME_LENGTH)
         wire["eventName"] = name
         if moment is not None:
             wire["eventTime"] = _event_time(moment)
