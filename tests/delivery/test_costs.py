@@ -63,6 +63,7 @@ COSTS = {
     "http": {"HTTP instructions": 367.0},
 }
 NOISE = 0.1  # blocks for each request: what the interpreter keeps for itself
+TRIES = 4  # other threads of the process allocate too: what a row or a request keeps, it keeps in every try
 
 
 def codec_of(conn_type: str) -> Vendor:
@@ -293,27 +294,29 @@ def of_http(conn_type: str, _: Any = None) -> dict[str, float]:
     return {"HTTP instructions": (many - few) / 200}
 
 
-def check(measured: Mapping[str, float], expected: Mapping[str, float]) -> None:
-    """No figure is over its bound."""
+def check(measure: Callable[[], Mapping[str, float]], expected: Mapping[str, float]) -> None:
+    """No figure is over its bound in the best of a few tries."""
     margin = MARGIN if sys.version_info[:2] == (3, 11) else OTHER_PYTHON
-    dear = {
-        name: (value, expected[name]) for name, value in measured.items() if value > expected[name] * margin + NOISE
-    }
-    assert not dear
+    dear: dict[str, float] = {}
+    for _ in range(TRIES):
+        dear = {name: value for name, value in measure().items() if value > expected[name] * margin + NOISE}
+        if not dear:
+            break
+    assert not dear, f"more than {expected}"
 
 
 @every_vendor
 def test_a_row_costs_no_more_than_it_did(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> None:
-    check(of_rows(conn_type, orders), COSTS[conn_type])
+    check(lambda: of_rows(conn_type, orders), COSTS[conn_type])
 
 
 @every_vendor
 def test_a_request_costs_no_more_than_it_did(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> None:
-    check(of_requests(conn_type, orders), COSTS[conn_type])
+    check(lambda: of_requests(conn_type, orders), COSTS[conn_type])
 
 
 def test_http_costs_no_more_than_it_did() -> None:
-    check(of_http("http"), COSTS["http"])
+    check(lambda: of_http("http"), COSTS["http"])
 
 
 @every_vendor
