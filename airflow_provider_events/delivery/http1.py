@@ -26,7 +26,6 @@ from airflow_provider_events.exchange import Answer, Request
 __all__ = ["Http1Transport"]
 
 MAX_HEAD_BYTES = 65_536  # of an answer and the interim answers before it
-USUAL_HEAD_BYTES = 2048  # so few hold no 65,536, even if each header counts as 64 more
 IDLE_SECONDS = 15.0  # servers and load balancers wait longer before they close
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 1.0
@@ -71,14 +70,8 @@ class Http1Transport:
         connection = self._idle.pop() if self._idle else await self._turn()
         try:
             now = self._loop.time()
-            while connection and connection.good_until <= now:
-                connection.fail("(old)")
-                connection = None
-                if self._idle:
-                    connection = self._idle.pop()
-                    self._more += 1
-            if connection is None:
-                connection = await self._connected()
+            if connection is None or connection.good_until <= now:
+                connection = await self._renewed(connection, now)
             return await connection.ask(message, now + self._endpoint.timeout_seconds)
         finally:
             if connection and not connection.good_until:
@@ -111,6 +104,16 @@ class Http1Transport:
         else:
             self._more += 1
         return None
+
+    async def _renewed(self, connection: _Connection | None, now: float) -> _Connection:
+        """A connection that has not rested for too long, or a new one."""
+        while connection and connection.good_until <= now:
+            connection.fail("(old)")
+            connection = None
+            if self._idle:
+                connection = self._idle.pop()
+                self._more += 1
+        return connection or await self._connected()
 
     async def _connected(self) -> _Connection:
         endpoint, loop = self._endpoint, self._loop
@@ -148,9 +151,12 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._waiter: asyncio.Future[Answer] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._fields: dict[str, str] = {}
-        self._headers = self._fields
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._known = self._fields
+        self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
+        self._expected: list[None] = []
+        self.on_message_begin = self._expected.pop  # an error where nothing is expected
         self.on_body = self._body.append
         self._parser = HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(**dict.fromkeys(_LENIENT, True))
@@ -164,7 +170,8 @@ class _Connection(asyncio.Protocol):
             self.fail("(closed)")
             return waiter
         self._status = self._received = 0  # no status before the headers are complete
-        self._zeros = False
+        self._expected.append(None)
+        self._fields = []
         self._body.clear()
         self._deadline = deadline
         self.good_until = 0.0
@@ -181,15 +188,15 @@ class _Connection(asyncio.Protocol):
             waiter.set_exception(TransportError(f"no answer from {self._endpoint.host} {why}"))
         self._transport.abort()
 
-    def _finish(self, keep: bool) -> None:
+    def _finish(self, waiter: asyncio.Future[Answer], keep: bool) -> None:
         headers, body = self._headers, b"".join(self._body)[:MAX_ANSWER_BYTES]
         if "content-encoding" in headers and body:
             try:
                 body = _decoded(body, headers["content-encoding"].strip().lower())
             except zlib.error:
                 return self.fail("(undecodable)")
-        waiter, self._waiter = self._waiter, None
-        if waiter and not waiter.done():
+        self._waiter = None
+        if not waiter.done():
             waiter.set_result(Answer(self._status, headers, body))
         if not keep or self._transport.get_write_buffer_size():
             return self._transport.abort()
@@ -198,6 +205,15 @@ class _Connection(asyncio.Protocol):
             seconds = min(IDLE_SECONDS, int(told[1]) - 1.0)
         self.good_until = self._loop.time() + seconds
         return None
+
+    def _bound(self) -> None:
+        """Neither headers without an end, nor more of a body than is read."""
+        if not self._status:
+            self.fail("(improper headers)")
+        elif self._received > MAX_ANSWER_BYTES and self._waiter:
+            self._body[:] = [b"".join(self._body)]
+            if len(self._body[0]) >= MAX_ANSWER_BYTES:
+                self._finish(self._waiter, keep=False)
 
     def _look_at_the_clock(self) -> None:
         """One timer serves all requests of a connection: when it is due, most have long been answered."""
@@ -217,17 +233,12 @@ class _Connection(asyncio.Protocol):
         if self._waiter is None:
             return self.fail("(unasked)")
         self._received += len(data)
-        self._zeros = self._zeros or b"\0" in data
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             return self.fail("(not HTTP)")
-        if self._received > MAX_HEAD_BYTES and not self._status:
-            self.fail("(improper headers)")
-        elif self._received > MAX_ANSWER_BYTES and self._waiter:
-            self._body[:] = [b"".join(self._body)]
-            if len(self._body[0]) >= MAX_ANSWER_BYTES:
-                self._finish(keep=False)
+        if self._received > MAX_HEAD_BYTES:
+            self._bound()
         return None
 
     def eof_received(self) -> None:
@@ -243,35 +254,34 @@ class _Connection(asyncio.Protocol):
     def _ended(self, error: Exception | None) -> None:
         """The end of an answer that names no other, else of the hope for one."""
         if self._waiter and self._status and not error and not any(name in self._headers for name in FRAMING):
-            self._finish(keep=False)
+            self._finish(self._waiter, keep=False)
         else:
             self.fail(f"({type(error).__name__})" if error else "(closed)")
 
     # -- called by the parser ----------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        self._fields = {}
-        if self._waiter is None:
-            self.fail("(unasked)")
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields[name.decode().lower()] = value.strip().decode("latin-1")
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
+        """Most answers have the headers of the one before, which are read already."""
         self._status = self._parser.get_status_code()
-        self._headers, self._fields = self._fields, {}  # what comes later are trailers
-        if self._status == 101:
-            self.fail("(switching protocols)")
-        elif self._received > USUAL_HEAD_BYTES or self._zeros:
+        fields, self._fields = self._fields, []  # what comes later are trailers
+        if fields != self._known:
+            self._known = fields
+            self._headers = {name.decode().lower(): value.strip().decode("latin-1") for name, value in fields}
             values = "".join(self._headers.values())
             if len(values) + 64 * len(self._headers) > MAX_HEAD_BYTES or "\0" in values:
                 self.fail("(improper headers)")
 
     def on_message_complete(self) -> None:
-        if 100 <= self._status < 200:  # an interim answer
+        if self._status == 101:
+            self.fail("(switching protocols)")
+        elif 100 <= self._status < 200:  # an interim answer
             self._status = 0
+            self._expected.append(None)
         elif self._waiter:
-            self._finish(self._parser.should_keep_alive())
+            self._finish(self._waiter, self._parser.should_keep_alive())
 
 
 def _decoded(body: bytes, coding: str) -> bytes:
