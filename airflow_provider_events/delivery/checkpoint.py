@@ -23,9 +23,10 @@ __all__ = ["Checkpoint", "CheckpointStore", "Digest", "Frontier", "OpenRows", "S
 
 VERSION = 1
 MAX_OPEN_ROWS = 5_000_000
+KEPT_WHOLE = 0.9  # of a span's rows that have an outcome
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Tally:
     """Outcomes of settled rows."""
 
@@ -33,14 +34,6 @@ class Tally:
     rejected: int = 0
     skipped: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Tally) -> None:
-        """Take another tally into this one."""
-        self.delivered += other.delivered
-        self.rejected += other.rejected
-        self.skipped += other.skipped
-        if other.reasons:
-            self.reasons.update(other.reasons)
 
 
 class Digest:
@@ -235,16 +228,17 @@ class Span:
     def settle(self, rows: Collection[int]) -> bool:
         """Rows have their outcome; whether others still have none.
 
-        What few of them wait for may take long: no more is kept then than has to be.
+        What few of them wait for may take long: little more is kept then than has to be.
         """
         if len(rows) == len(self.rows):
             return False
         self.done.update(rows)
-        if 2 * len(self.done) >= len(self.rows):
-            still = list(map(not_, map(self.done.__contains__, self.rows)))
-            self.rows = list(compress(self.rows, still))
-            self.keys = list(compress(self.keys, still))
-            self.done = set()
+        if len(self.done) < KEPT_WHOLE * len(self.rows):
+            return True
+        still = list(map(not_, map(self.done.__contains__, self.rows)))
+        self.rows = list(compress(self.rows, still))
+        self.keys = list(compress(self.keys, still))
+        self.done = set()
         return bool(self.rows)
 
     def places(self) -> int:
@@ -278,9 +272,7 @@ class Frontier:
         self._last_key = start.last_key if start else None
         self._unread: dict[tuple[OpenRows, ...], tuple[int, Any]] = {}
         self._open: dict[Span, None] = {}
-        self.tally = Tally()
         if start:
-            self.tally.add(start.tally)
             self._unread = dict.fromkeys(start.open, start.before_open)
 
     def took(self, span: Span, position: int, digest: Callable[[], str], last_key: Any) -> None:
@@ -296,7 +288,7 @@ class Frontier:
             self._open[span] = None
 
     def settled(self, span: Span, rows: Collection[int]) -> None:
-        """Rows of `span` have their outcome; it is counted in `tally`."""
+        """Rows of `span` have their outcome."""
         if not span.settle(rows):
             self._open.pop(span, None)
 
@@ -304,11 +296,9 @@ class Frontier:
         """How many pieces a checkpoint would have to name at most."""
         return sum(map(Span.places, self._open)) + sum(map(len, self._unread))
 
-    def checkpoint(self, fingerprint: str, sent_at: datetime, rejected_uri: str | None) -> Checkpoint:
-        """Where the delivery stands, as a value."""
+    def checkpoint(self, fingerprint: str, sent_at: datetime, rejected_uri: str | None, tally: Tally) -> Checkpoint:
+        """Where the delivery stands, as a value; `tally` counts the rows taken that are not open."""
         groups = {span.open_rows(): span.before for span in self._open} | self._unread
-        tally = Tally()
-        tally.add(self.tally)
         return Checkpoint(
             fingerprint,
             self._position,

@@ -22,6 +22,7 @@ from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
 __all__ = ["Courier", "alone", "refused"]
 
 Reading = Outcome | list[Outcome]
+_SAY_NOTHING = (Verdict.RETRY, Verdict.REFUSED)  # of the events
 
 
 class Facts(TypedDict, total=False):
@@ -69,22 +70,22 @@ class Courier:
         :raises RateLimited: the vendor asks for a longer pause than the policy allows.
         :raises Stopped: the delivery is being stopped.
         """
-        loop = asyncio.get_running_loop()
+        time = asyncio.get_running_loop().time
         while True:
             if not self._pacer.free or self._stopping.is_set():
                 await self._pacer.turn(self._stopping)
-            started = loop.time()
+            started = time()
             self.counters.requests += 1
             try:
                 answer = await self._transport.send(request if isinstance(request, Request) else request())
             except TransportError as error:
                 if error.final:
                     raise CredentialsRefused(str(error)) from error
-                await self._back_off(patience, loop.time() - started, str(error), None)
+                await self._back_off(patience, time() - started, str(error), None)
                 continue
             self._pacer.observe(answer.headers)
             reading = read(answer)
-            if isinstance(reading, list) or reading.verdict not in (Verdict.RETRY, Verdict.REFUSED):
+            if isinstance(reading, list) or reading.verdict not in _SAY_NOTHING:
                 return answer, reading
             if reading.verdict is Verdict.REFUSED:
                 raise refused(answer, reading)
@@ -92,7 +93,7 @@ class Courier:
             if answer.status == 429 or asked is not None:
                 await self._wait_as_told(patience, asked, answer, reading)
             else:
-                await self._back_off(patience, loop.time() - started, reading.reason, answer, reading)
+                await self._back_off(patience, time() - started, reading.reason, answer, reading)
 
     async def pause(self, patience: Patience, why: str) -> None:
         """Back off once, on behalf of events that an otherwise good answer left open.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import Protocol
 
 from airflow_provider_events.delivery.courier import Courier, refused
@@ -187,34 +188,32 @@ class Engine:
 
     async def _deliver(self, batch: Batch, queue: Waiting) -> None:
         """Give every event of the batch an outcome."""
-        part: Sequence[int] = range(len(batch.rows))
-        if self._held_rows is not None:
-            part = [n for n in part if not self._must_queue(batch, n, queue)]
+        if self._held_rows:
+            batch = batch.part([n for n in range(len(batch.rows)) if not self._must_queue(batch, n, queue)])
         patience = self._courier.patience()
-        parts = [part] if part else []
+        parts = [batch] if batch.pieces else []
         while parts:
             part = parts.pop()
-            pieces = batch.pieces if len(part) == len(batch.pieces) else [batch.pieces[n] for n in part]
-            request, read = self._wire.request(pieces), self._readings[len(part)]
+            pieces = part.pieces
+            request, read = self._wire.request(pieces), self._readings[len(pieces)]
             answer, reading = await self._courier.carry(request, read, patience)
             if isinstance(reading, list):
-                if again := self._settle_each(batch, part, reading, answer, queue):
-                    parts.append(again)
+                if again := self._settle_each(part, reading, answer, queue):
+                    parts.append(part.part(again))
                     await self._courier.pause(patience, "an answer without a result for each event")
-            elif reading.verdict is Verdict.DELIVERED and batch.held is None:
-                self._delivered(batch, part)
-            elif len(part) > 1:
-                parts += [part[len(part) // 2 :], part[: len(part) // 2]]
+            elif reading.verdict is Verdict.DELIVERED and part.held is None:
+                self._delivered(part)
+            elif len(pieces) > 1:
+                middle = len(pieces) // 2
+                parts += part.part(range(middle, len(pieces))), part.part(range(middle))
             else:
-                self._settle(batch, part[0], reading, answer, queue)
+                self._settle(part, 0, reading, answer, queue)
 
-    def _settle_each(
-        self, batch: Batch, part: Sequence[int], outcomes: list[Outcome], answer: Answer, queue: Waiting
-    ) -> list[int]:
-        """Settle events of a request by their outcomes; gives those that are to be sent again."""
-        each = list(zip(part, outcomes, strict=True))
+    def _settle_each(self, batch: Batch, outcomes: list[Outcome], answer: Answer, queue: Waiting) -> list[int]:
+        """Settle events of a request by their outcomes; gives the places of those that are to be sent again."""
+        each = list(zip(range(len(batch.rows)), outcomes, strict=True))
         if batch.held is None:
-            self._delivered(batch, [n for n, outcome in each if outcome.verdict is Verdict.DELIVERED])
+            self._delivered(batch.part([n for n, outcome in each if outcome.verdict is Verdict.DELIVERED]))
             each = [(n, outcome) for n, outcome in each if outcome.verdict is not Verdict.DELIVERED]
         again = []
         for n, outcome in each:
@@ -226,14 +225,13 @@ class Engine:
                 self._settle(batch, n, outcome, answer, queue)
         return again
 
-    def _delivered(self, batch: Batch, part: Sequence[int]) -> None:
-        """Settle events of a request at once, span by span."""
+    def _delivered(self, batch: Batch) -> None:
+        """Settle the events of a request at once, span by span."""
         if len(batch.spans) == 1:
-            rows = batch.rows if len(part) == len(batch.rows) else [batch.rows[n] for n in part]
-            self._ledger.delivered(batch.spans[0], rows)
+            self._ledger.delivered(batch.spans[0], batch.rows)
             return
-        for span, some in groupby(part, batch.spans.__getitem__):
-            self._ledger.delivered(span, [batch.rows[n] for n in some])
+        for span, some in groupby(zip(batch.spans, batch.rows, strict=True), itemgetter(0)):
+            self._ledger.delivered(span, [row for _, row in some])
 
     def _settle(self, batch: Batch, n: int, outcome: Outcome, answer: Answer, queue: Waiting) -> None:
         row, span, policy = batch.rows[n], batch.span(n), self._options.on_missing_entry

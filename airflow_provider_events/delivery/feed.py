@@ -7,7 +7,9 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, Self
+from functools import partial
+from itertools import repeat
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 from airflow_provider_events.delivery.checkpoint import Span
 from airflow_provider_events.delivery.cuts import Bounds, Chunks, Cut, cuts_of
@@ -50,6 +52,15 @@ class Batch(NamedTuple):
     def span(self, n: int) -> Span:
         """That of one of the events."""
         return self.spans[n] if len(self.spans) > 1 else self.spans[0]
+
+    def part(self, places: Sequence[int]) -> Batch:
+        """Some of the events, by their places in this batch."""
+        rows, pieces = [self.rows[n] for n in places], [self.pieces[n] for n in places]
+        spans = [self.spans[n] for n in places] if len(self.spans) > 1 else self.spans
+        return Batch(rows, pieces, spans, lambda n: self.item(places[n]), held=self.held)
+
+
+_batch = cast(Callable[[Any], Batch], partial(tuple.__new__, Batch))
 
 
 class Feed(Protocol):
@@ -167,10 +178,10 @@ class Batches:
         return batch
 
     def _batches_of(self, cut: Cut, span: Span) -> Iterator[Batch]:
-        size = self._batch_size
-        for first in range(0, len(cut.rows), size):
-            stop = first + size
-            yield Batch(cut.rows[first:stop], cut.pieces[first:stop], (span,), cut.item, first)
+        firsts = range(0, len(cut.rows), self._batch_size)
+        places = [slice(first, first + self._batch_size) for first in firsts]
+        rows, pieces = map(cut.rows.__getitem__, places), map(cut.pieces.__getitem__, places)
+        return map(_batch, zip(rows, pieces, repeat((span,)), repeat(cut.item), firsts, repeat(None)))
 
 
 class Lanes:

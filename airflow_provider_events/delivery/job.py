@@ -135,11 +135,10 @@ class Delivery:
         plan, ledger = self._plan, self._ledger
         sent_at = start.sent_at if start else plan.sent_at
         ledger.reset(start)
-        uri = self._sink.uri if self._sink else None
         checkpointer = Checkpointer(
             self._store,
             self._sink,
-            lambda: ledger.frontier.checkpoint(plan.fingerprint, sent_at, uri),
+            partial(ledger.checkpoint, plan.fingerprint, sent_at),
             ledger.frontier.open_places,
             lambda: self._observer.latest,
         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from airflow_provider_events.delivery.checkpoint import Checkpoint, Frontier, Span
+from airflow_provider_events.delivery.checkpoint import Checkpoint, Frontier, Span, Tally
 from airflow_provider_events.delivery.observer import Counters
 from airflow_provider_events.delivery.sinks import RejectedSink, rejected_line
 from airflow_provider_events.events import DeliveryReport, Record, Rejection
@@ -53,13 +55,11 @@ class Ledger:
     def delivered(self, span: Span, rows: Collection[int]) -> None:
         """The vendor accepted the events of these rows."""
         self.counters.delivered += len(rows)
-        self.frontier.tally.delivered += len(rows)
         self.frontier.settled(span, rows)
 
     def skipped(self, span: Span, row: int) -> None:
         """One event was passed over, as its customer has no entry."""
         self.counters.skipped += 1
-        self.frontier.tally.skipped += 1
         self.frontier.settled(span, (row,))
 
     def refused(self, span: Span, record: Record, outcome: Outcome) -> None:
@@ -77,8 +77,13 @@ class Ledger:
             examples.append(f"row {record.row}{_masked(record)}")
         if self._sink is not None:
             self._sink.write(rejected_line(self._vendor, record, rejection))
-        self.frontier.tally.rejected += 1
-        self.frontier.tally.reasons[reason] += 1
+
+    def checkpoint(self, fingerprint: str, sent_at: datetime) -> Checkpoint:
+        """Where the delivery stands."""
+        counts = self.counters
+        delivered = counts.resumed + counts.delivered
+        tally = Tally(delivered, counts.rejected, counts.skipped, Counter(counts.reasons))
+        return self.frontier.checkpoint(fingerprint, sent_at, self._sink.uri if self._sink else None, tally)
 
     def report(self) -> DeliveryReport:
         """The accounts as they stand."""

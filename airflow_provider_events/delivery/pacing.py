@@ -117,14 +117,10 @@ class Pacer:
 
         Others may share it. The fewer requests remain, the wider they are spaced; in a steady state 99 % are used.
         """
-        remaining, limit = headers.get("x-ratelimit-remaining"), headers.get("x-ratelimit-limit")
-        if (
-            remaining
-            and limit
-            and remaining.isdecimal()
-            and limit.isdecimal()
-            and (left := int(remaining[:9])) <= int(limit[:9]) / 100
-        ):
+        if "x-ratelimit-remaining" not in headers:
+            return
+        remaining, limit = headers["x-ratelimit-remaining"], headers.get("x-ratelimit-limit", "")
+        if remaining.isdecimal() and limit.isdecimal() and (left := int(remaining[:9])) <= int(limit[:9]) / 100:
             spacing = 60.0 / 100 / max(left, 0.5)
             self._next_turn = max(self._next_turn, asyncio.get_running_loop().time() + spacing)
             self.free = False

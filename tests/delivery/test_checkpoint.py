@@ -25,6 +25,7 @@ from airflow_provider_events.delivery.checkpoint import (
     dump_key,
     load_key,
 )
+from airflow_provider_events.delivery.ledger import Ledger
 
 AT = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 KEYS = st.one_of(
@@ -82,7 +83,7 @@ def test_a_checkpoint_says_which_rows_are_open(checkpoint: Checkpoint) -> None:
 def test_a_checkpoint_holds_nothing_of_a_row_but_number_and_key() -> None:
     frontier = Frontier()
     frontier.took(Span((0, None), [1], ["order-1"]), 1, lambda: "digest", "order-1")
-    checkpoint = frontier.checkpoint("fingerprint", AT, None)
+    checkpoint = frontier.checkpoint("fingerprint", AT, None, Tally())
     assert set(checkpoint.to_dict()) == {
         "version", "fingerprint", "position", "digest", "delivered", "rejected", "skipped", "reasons", "sent_at",
         "last_key", "open", "before_open", "rejected_uri",
@@ -142,7 +143,7 @@ def refused_or_whole(data: Any) -> None:
             last = rows.last
     frontier = Frontier()
     frontier.reset(checkpoint)
-    assert frontier.checkpoint("f", checkpoint.sent_at, None).open == checkpoint.open
+    assert frontier.checkpoint("f", checkpoint.sent_at, None, Tally()).open == checkpoint.open
 
 
 @given(JSON)
@@ -240,11 +241,12 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
 ) -> None:
     """Whatever the order in which batches are taken and their rows settled; False: a row that is no event."""
     frontier, row, waiting = Frontier(), 0, list(batches)
+    delivered = rejected = 0
     underway: list[tuple[Span, list[int]]] = []
     unsettled: set[int] = set()
 
     def check() -> None:
-        checkpoint = frontier.checkpoint("f", AT, "uri")
+        checkpoint = frontier.checkpoint("f", AT, "uri", Tally(delivered, rejected))
         assert Checkpoint.from_dict(checkpoint.to_dict()) == checkpoint
         assert checkpoint.position == row
         assert {number for number in range(1, row + 1) if checkpoint.is_open(number)} == unsettled
@@ -260,28 +262,28 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
             row += len(kinds)
             span = Span(before, events, events)
             frontier.took(span, row, lambda: "digest", row)
-            frontier.tally.add(Tally(rejected=kinds.count(False)))
+            rejected += kinds.count(False)
             unsettled |= set(events)
             if events:
                 underway.append((span, list(events)))
         else:
             span, rows = random.choice(underway)
             some = random.sample(rows, random.randint(1, len(rows)))
-            frontier.tally.delivered += len(some)
+            delivered += len(some)
             frontier.settled(span, some)
             unsettled -= set(some)
             rows[:] = [number for number in rows if number not in some]
             underway[:] = [(span, rows) for span, rows in underway if rows]
     check()
-    assert frontier.tally.delivered + frontier.tally.rejected == row
+    assert delivered + rejected == row
 
 
 def test_a_later_change_does_not_reach_a_checkpoint_that_was_taken() -> None:
-    frontier = Frontier()
+    ledger = Ledger("vibetrace")
     span = Span((0, None), [1, 2])
-    frontier.took(span, 2, lambda: "digest", None)
-    checkpoint = frontier.checkpoint("f", AT, None)
-    frontier.settled(span, (1, 2))
+    ledger.frontier.took(span, 2, lambda: "digest", None)
+    checkpoint = ledger.checkpoint("f", AT)
+    ledger.delivered(span, (1, 2))
     assert checkpoint.tally.delivered == 0
     assert checkpoint.is_open(1)
 
@@ -290,12 +292,12 @@ def test_rows_of_an_earlier_try_stay_open_until_they_are_taken_again() -> None:
     frontier = Frontier()
     start = Checkpoint.from_dict(GOOD)
     frontier.reset(start)
-    assert frontier.checkpoint("f", start.sent_at, None) == start
+    assert frontier.checkpoint("f", start.sent_at, None, start.tally) == start
     span = Span((3, 3), [4, 6], [4, 6])
     frontier.took_again(span, start.open[0])
-    assert frontier.checkpoint("f", start.sent_at, None) == start
+    assert frontier.checkpoint("f", start.sent_at, None, start.tally) == start
     frontier.settled(span, (4,))
-    after = frontier.checkpoint("f", start.sent_at, None)
+    after = frontier.checkpoint("f", start.sent_at, None, start.tally)
     assert after.open == ((OpenRows(6, 6, 6, 6),),)
 
 
