@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import math
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import repeat
+from operator import attrgetter, is_
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +31,7 @@ import orjson
 from airflow_provider_events.exceptions import InvalidEvent
 
 __all__ = [
+    "all_utc",
     "iso_utc",
     "json_object",
     "json_value",
@@ -37,10 +40,12 @@ __all__ = [
     "plain_integer",
     "plain_text",
     "utc_milliseconds",
+    "utc_milliseconds_of_each",
     "utc_text",
 ]
 
 MAX_DEPTH = 32
+_zone = attrgetter("tzinfo")
 _INT64, _UINT64 = -(2**63), 2**64
 
 
@@ -67,6 +72,19 @@ def utc_milliseconds(moment: datetime) -> str:
         moment = moment.astimezone(UTC)
     text = orjson.dumps(moment).decode()
     return f"{text[1:24]}Z" if moment.microsecond else f"{text[1:20]}.000Z"
+
+
+def utc_milliseconds_of_each(moments: Sequence[datetime]) -> list[str]:
+    """The same text for each moment."""
+    if not all_utc(moments):
+        return list(map(utc_milliseconds, moments))
+    texts = orjson.dumps(moments)[2:-2].decode().split('","')
+    return [f"{text[:23]}Z" if "." in text else f"{text[:19]}.000Z" for text in texts]
+
+
+def all_utc(moments: Iterable[datetime]) -> bool:
+    """Whether all have UTC itself as their zone."""
+    return all(map(is_, map(_zone, moments), repeat(UTC)))
 
 
 def parse_time(value: object, field: str) -> datetime:

@@ -11,11 +11,9 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain
 from operator import add, is_, itemgetter
 from typing import Any
-
-import orjson
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
@@ -30,6 +28,7 @@ from airflow_provider_events.vendors.base import (
     by_status,
     delivered,
     dumps,
+    dumps_each,
     found,
     is_later,
     json_body,
@@ -116,8 +115,7 @@ class Bloomreach(Vendor):
         columns = zip(identities, names, properties, map(datetime.timestamp, moments), strict=True)
         wires = [{"customer_ids": i, "event_type": n, "properties": p, "timestamp": t} for i, n, p, t in columns]
         try:
-            # Joining copies them: what orjson returns lies in a kilobyte's block, dear to keep by the hundred.
-            pieces = list(map(b"".join, zip(map(orjson.dumps, wires), repeat(b""))))
+            pieces = dumps_each(wires)
         except TypeError:
             return super().write_all(contents)
         return pieces if max(map(len, pieces)) < MAX_VALUE_BYTES else super().write_all(contents)

@@ -10,13 +10,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import orjson
 
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Listing, Outcome, Page, Request, Verdict
-from airflow_provider_events.values import parse_time, utc_milliseconds
+from airflow_provider_events.exchange import Answer, Content, Contents, Listing, Outcome, Page, Request, Verdict
+from airflow_provider_events.values import parse_time, utc_milliseconds, utc_milliseconds_of_each
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
@@ -25,6 +26,7 @@ from airflow_provider_events.vendors.base import (
     by_status,
     delivered,
     dumps,
+    dumps_each,
     found,
     is_later,
     json_body,
@@ -87,6 +89,31 @@ class Embeddables(Vendor):
                 "identifiers": [{"key": key, "value": dumps(value, f"identity.{key}").decode()}],
             }
         )
+
+    def write_all(self, contents: Contents) -> Sequence[bytes | None]:
+        """The same bytes without a look at each event, where all are of the usual kind."""
+        _, names, identities, moments, properties, _ = contents
+        keys = list(chain.from_iterable(identities))
+        usual = self._embeddable_id and max(map(len, identities)) == 1 and "embeddable_id" not in keys
+        if moments is None or not usual or not all(map(_is_snake_case, set(names))):
+            return super().write_all(contents)
+        embeddable_id = str(self._embeddable_id)
+        times = utc_milliseconds_of_each(moments)
+        try:
+            values = map(bytes.decode, map(orjson.dumps, chain.from_iterable(map(dict.values, identities))))
+            texts = map(bytes.decode, map(orjson.dumps, properties))
+            return dumps_each(
+                {
+                    "embeddable_id": embeddable_id,
+                    "timestamp": time,
+                    "custom_event_name": name,
+                    "custom_event_props": text,
+                    "identifiers": [{"key": key, "value": value}],
+                }
+                for time, name, text, key, value in zip(times, names, texts, keys, values, strict=True)
+            )
+        except TypeError:
+            return super().write_all(contents)
 
     def _identified(self, given: Mapping[str, str | int]) -> tuple[str | int, str, str | int]:
         """Embeddable, and key and value of the one identifier."""

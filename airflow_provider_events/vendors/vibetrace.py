@@ -8,11 +8,13 @@ https://help.vtcdn.net/kb/confirmation-event/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
+from operator import contains
 from typing import Any
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Outcome, Request, Verdict
+from airflow_provider_events.exchange import Answer, Content, Contents, Outcome, Request, Verdict
 from airflow_provider_events.values import json_object
 from airflow_provider_events.vendors.base import (
     StandardField,
@@ -21,6 +23,7 @@ from airflow_provider_events.vendors.base import (
     by_status,
     delivered,
     dumps,
+    dumps_each,
     found,
     is_later,
     json_body,
@@ -42,6 +45,8 @@ STANDARD_TYPES = frozenset(
         "viewitem",
     }
 )
+_FLAT_TYPES = STANDARD_TYPES - {"confirmation", "generic"}
+_USER_KEYS = {"email", "_id"}
 
 
 class Vibetrace(Vendor):
@@ -62,6 +67,7 @@ class Vibetrace(Vendor):
     deduplication = "`confirmation` events, by `orderId`; none documented for the others"
     timestamp_sent = False
     id_sent = True
+    ids_as_text = True
 
     def headers(self) -> dict[str, str]:
         """The bare key in `Authorization`, without a scheme word."""
@@ -70,7 +76,7 @@ class Vibetrace(Vendor):
     def write(self, content: Content) -> bytes:
         """`{"user": …, "event": {type: attributes}}`."""
         _, name, identity, _, properties, event_id = content
-        if len(identity) != 1 or next(iter(identity)) not in ("email", "_id"):
+        if len(identity) != 1 or not _USER_KEYS.issuperset(identity):
             raise InvalidEvent("identity", "Vibetrace takes exactly one of email and _id")
         user = {id_name: str(value) for id_name, value in identity.items()}
         typed: dict[str, Any]
@@ -87,6 +93,25 @@ class Vibetrace(Vendor):
         else:
             typed = {"generic": {"generic": {"event_name": name, **properties}}}
         return dumps({"user": user, "event": typed})
+
+    def write_all(self, contents: Contents) -> Sequence[bytes | None]:
+        """The same bytes without a look at each event, where all are of the usual kind."""
+        _, names, identities, _, properties, _ = contents
+        kinds = set(names)
+        events: list[dict[str, Any]]
+        if max(map(len, identities)) > 1 or not _USER_KEYS.issuperset(chain.from_iterable(identities)):
+            return super().write_all(contents)
+        if kinds <= _FLAT_TYPES:
+            events = [{n: p} for n, p in zip(names, properties, strict=True)]
+        elif kinds.isdisjoint(STANDARD_TYPES) and not any(map(contains, properties, repeat("event_name"))):
+            wrapped = zip(names, properties, strict=True)
+            events = [{"generic": {"generic": {"event_name": n, **p}}} for n, p in wrapped]
+        else:
+            return super().write_all(contents)
+        try:
+            return dumps_each([{"user": i, "event": e} for i, e in zip(identities, events, strict=True)])
+        except TypeError:
+            return super().write_all(contents)
 
     def request(self, pieces: Sequence[bytes]) -> Request:
         """`POST /event`, without a trailing slash."""

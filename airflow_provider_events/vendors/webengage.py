@@ -11,8 +11,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
-from itertools import chain, repeat
-from operator import attrgetter, is_
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ import orjson
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.exchange import Answer, Content, Contents, Outcome, Request, Verdict
-from airflow_provider_events.values import json_object, json_value, utc_milliseconds
+from airflow_provider_events.values import all_utc, json_object, json_value, utc_milliseconds
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
@@ -51,7 +51,7 @@ _USER_KEYS = {"userId", "anonymousId"}
 # What a user has beside `attributes`.
 USER_FIELDS = {"firstName", "lastName", "birthDate", "gender", "email", "phone", "company"}
 USER_FIELDS |= {"hashedEmail", "hashedPhone", "emailOptIn", "smsOptIn", "whatsappOptIn", "rcsOptIn"}
-_zone, _microsecond = attrgetter("tzinfo"), attrgetter("microsecond")
+_microsecond = attrgetter("microsecond")
 _TYPES = {str: "text", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
 
 
@@ -349,7 +349,7 @@ def _event_time(moment: datetime) -> str:
 
 
 def _event_times(moments: Sequence[datetime]) -> list[str]:
-    if not all(map(is_, map(_zone, moments), repeat(UTC))):
+    if not all_utc(moments):
         return list(map(_event_time, moments))
     text = orjson.dumps(moments, option=orjson.OPT_OMIT_MICROSECONDS).decode()
     return text[2:-1].replace('+00:00"', '+0000"')[:-1].split('","')

@@ -262,6 +262,16 @@ def test_rows_together_are_the_same_as_one_by_one(conn_type: str, data: st.DataO
     assert not differences(conn_type, data.draw(mappings(conn_type)), COLUMNS, data.draw(tables()))
 
 
+@every_vendor
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("key", PROPERTY_NAMES)
+def test_so_are_rows_that_are_all_alike(conn_type: str, name: str, key: str) -> None:
+    for identity in (*IDENTITIES[conn_type], ["embeddable_id"], ["other"]):
+        options = {"name": name, "identity": dict(zip(identity, "ab", strict=False)), "properties": {key: "c"}}
+        rows = [("ada@example.com", "ada", n, T) for n in range(5)]
+        assert not differences(conn_type, {**options, "timestamp": "d"}, "abcd", [rows])
+
+
 # What the columns hold that the kinds are learned from: all of one kind, or of several.
 TEXTS = ("order_placed", "ada", "lovelace", "7", T.isoformat(), "EUR")
 NUMBERS = ("confirmation", 1, 2, 7, T, 39.8)
