@@ -10,6 +10,8 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Protocol
 
+from tenacity import Retrying, before_sleep_log, retry_if_not_exception_type, stop_after_attempt, wait_exponential
+
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore, Digest, OpenRows
 from airflow_provider_events.delivery.options import SourceChangedPolicy
 from airflow_provider_events.delivery.progress import Progress, ProgressStore
@@ -25,6 +27,15 @@ log = logging.getLogger(__name__)
 SAVE_SECONDS = 2.0
 MAX_OPEN_PLACES = 5000
 LAST_SAVE_SECONDS = 20.0
+
+# Five attempts in 15 seconds; content that is damaged stays so.
+patiently = Retrying(
+    stop=stop_after_attempt(5),
+    wait=wait_exponential(max=8),
+    retry=retry_if_not_exception_type(ValueError),
+    before_sleep=before_sleep_log(log, logging.WARNING),
+    reraise=True,
+)
 
 
 class Source(Protocol):
@@ -154,12 +165,12 @@ def numbered(row: Row, number: int) -> Row:
 
 
 def load(store: CheckpointStore, fingerprint: str, policy: SourceChangedPolicy) -> Checkpoint | None:
-    """The checkpoint to go on from. One that cannot be read or is damaged is a warning and a fresh start.
+    """The checkpoint to go on from. One that is damaged, or cannot be read for 15 seconds, is a fresh start.
 
     :raises SourceChanged: it is of another query, mapping or options, and the policy is `"fail"`.
     """
     try:
-        saved = store.load()
+        saved = patiently(store.load)
         if saved is None:
             return None
         checkpoint = Checkpoint.from_dict(saved)

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_events.delivery import job as job_module
-from airflow_provider_events.delivery.checkpoint import Checkpoint
+from airflow_provider_events.delivery import resume
+from airflow_provider_events.delivery.checkpoint import Checkpoint, Digest, Tally
 from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.job import Delivery, Plan
 from airflow_provider_events.delivery.options import DeliveryOptions
@@ -493,15 +494,17 @@ def test_a_dry_run_keeps_no_checkpoint_and_uses_none() -> None:
 
 
 class Broken:
-    """A state store that is down."""
+    """A state store that is down; it answers after so many attempts to read, if it has anything to say."""
 
-    def __init__(self, saved: Any = None) -> None:
+    def __init__(self, saved: Any = None, failures: int = 0) -> None:
         self.saved = saved
-        self.saves = 0
+        self.failures = failures
+        self.loads = self.saves = 0
 
     def load(self) -> Any:
         """See `CheckpointStore.load`."""
-        if self.saved is None:
+        self.loads += 1
+        if self.saved is None or self.loads <= self.failures:
             raise ConnectionError("down")
         return self.saved
 
@@ -511,19 +514,42 @@ class Broken:
         raise ConnectionError("down")
 
 
-def with_store(store: Any, kinds: dict[Any, str], world: World) -> DeliveryReport:
-    plan = Plan("plain", DeliveryOptions(), Limits(2, 2), None, SENT_AT, "f", PATIENT)
+def with_store(store: Any, kinds: dict[Any, str], world: World, **options: Any) -> DeliveryReport:
+    plan = Plan("plain", DeliveryOptions(**options), Limits(2, 2), None, SENT_AT, "f", PATIENT)
     return Delivery(PlainWire(), lambda: FakeTransport(world.answer), plan, Silent(), None, store).run(Rows(kinds))
 
 
-def test_a_state_store_that_is_down_stops_nothing_and_is_complained_of_once(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts to read a checkpoint, which take no time here."""
+    pauses: list[float] = []
+    monkeypatch.setattr(resume.patiently, "sleep", pauses.append)
+    return pauses
+
+
+def test_a_state_store_that_is_down_stops_nothing_and_is_complained_of_once(
+    slept: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     kinds = dict.fromkeys(range(1, 100), "good")
     world = World({str(key): "good" for key in kinds})
     store = Broken()
     report = with_store(store, kinds, world)
     assert report.delivered == 99
+    assert store.loads == 5
+    assert sum(slept) == 15
     assert store.saves > 2
     assert caplog.text.count("cannot be saved") == 1
+
+
+def test_a_state_store_that_comes_back_is_waited_for(slept: list[float]) -> None:
+    kinds = dict.fromkeys(range(1, 100), "good")
+    world = World({str(key): "good" for key in kinds})
+    start = Checkpoint("f", 0, Digest().hexdigest(), Tally(), SENT_AT).to_dict()
+    store = Broken({**start, "position": 7, "delivered": 7}, failures=3)
+    with pytest.raises(SourceChanged):
+        with_store(store, kinds, world, on_source_changed="fail")
+    assert store.loads == 4
+    assert slept == [1, 2, 4]
 
 
 @pytest.mark.parametrize(
