@@ -127,7 +127,7 @@ class Engine:
                 await reader.close(limits.drain_seconds)
             except Exception as error:  # whatever a driver raises; it must not hide why the delivery ended
                 self.fail(error)
-            self._observer.progress(self._ledger.counters)
+            self._observer.progress(self._ledger.counters, ended=True)
         if self._failure is not None:
             raise self._failure
 

@@ -63,8 +63,8 @@ class DeliveryObserver(Protocol):
     def latest(self) -> Progress | None:
         """The figures it showed last, for others to show as well."""
 
-    def progress(self, counters: Counters) -> None:
-        """Counts so far."""
+    def progress(self, counters: Counters, *, ended: bool = False) -> None:
+        """Counts so far, or for the last time."""
 
     def would_send(self, request: Request) -> None:
         """The first request of a dry run, without its credentials."""
@@ -84,9 +84,10 @@ class LogObserver:
         self._meter = meter or Meter()
         self.latest: Progress | None = None
 
-    def progress(self, counters: Counters) -> None:
+    def progress(self, counters: Counters, *, ended: bool = False) -> None:
         """See `DeliveryObserver.progress`."""
-        self.latest = progress = self._meter.read(counters)
+        progress = self._meter.read(counters)
+        self.latest = progress = progress.at_end() if ended else progress
         fields = {FIELD: progress.to_dict()}
         with _structured(fields):
             self._log.info("%s", progress, extra=fields)

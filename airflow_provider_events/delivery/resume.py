@@ -235,8 +235,7 @@ class Checkpointer:
 
         :raises OSError: the rejected rows cannot be written.
         """
-        progress = self._progress()
-        await self._save_all(self._store is not None, completed, progress and progress.at_end())
+        await self._save_all(self._store is not None, completed, self._progress())
 
     async def _save_all(self, checkpoint: bool, completed: bool, progress: Progress | None) -> None:
         value = self._checkpoint().to_dict() if checkpoint else None

@@ -113,7 +113,7 @@ class Silent:
         self.shown: list[Request] = []
         self.report: DeliveryReport
 
-    def progress(self, counters: Counters) -> None:
+    def progress(self, counters: Counters, *, ended: bool = False) -> None:
         """See `DeliveryObserver.progress`."""
 
     def would_send(self, request: Request) -> None:

@@ -151,6 +151,18 @@ def test_a_delivery_shows_itself_every_few_seconds(
     assert "repeated" not in line
 
 
+def test_the_last_line_of_a_delivery_that_was_stopped_expects_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    observer = LogObserver(logging.getLogger(__name__), Meter(total=lambda: 1000))
+    counters = Counters(read=500, delivered=400, started=time.monotonic() - 5)
+    with caplog.at_level(logging.INFO):
+        observer.progress(counters)
+        observer.progress(counters, ended=True)
+    before, after = caplog.records
+    assert " left, until " in before.getMessage()
+    assert "left" not in after.getMessage()
+    assert after.__dict__["events_progress"]["ended"]
+
+
 def test_the_figures_are_fields_of_airflows_json_logs() -> None:
     """Airflow's formatter drops a record's `extra`; what is in structlog's context arrives."""
     structlog = pytest.importorskip("structlog")
