@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypedDict
 
 from airflow_provider_events.delivery.observer import Counters
@@ -39,6 +40,7 @@ class Courier:
     :param transport: open, and shared by all requests.
     :param pacer: shared by all that use the same quota.
     :param stopping: once set, no further attempt is made.
+    :ivar patience: gives a fresh budget for one batch.
     """
 
     def __init__(
@@ -51,13 +53,10 @@ class Courier:
     ) -> None:
         self._transport = transport
         self._pacer = pacer
-        self._policy = policy
         self._stopping = stopping
+        self._time = asyncio.get_running_loop().time
         self.counters = counters
-
-    def patience(self) -> Patience:
-        """A fresh budget for one batch."""
-        return Patience(self._policy)
+        self.patience = partial(Patience, policy)
 
     async def carry(
         self, request: Request | Callable[[], Request], read: Callable[[Answer], Reading], patience: Patience
@@ -70,18 +69,17 @@ class Courier:
         :raises RateLimited: the vendor asks for a longer pause than the policy allows.
         :raises Stopped: the delivery is being stopped.
         """
-        time = asyncio.get_running_loop().time
         while True:
             if not self._pacer.free or self._stopping.is_set():
                 await self._pacer.turn(self._stopping)
-            started = time()
+            started = self._time()
             self.counters.requests += 1
             try:
                 answer = await self._transport.send(request if isinstance(request, Request) else request())
             except TransportError as error:
                 if error.final:
                     raise CredentialsRefused(str(error)) from error
-                await self._back_off(patience, time() - started, str(error), None)
+                await self._back_off(patience, self._time() - started, str(error), None)
                 continue
             self._pacer.observe(answer.headers)
             reading = read(answer)
@@ -93,7 +91,7 @@ class Courier:
             if answer.status == 429 or asked is not None:
                 await self._wait_as_told(patience, asked, answer, reading)
             else:
-                await self._back_off(patience, time() - started, reading.reason, answer, reading)
+                await self._back_off(patience, self._time() - started, reading.reason, answer, reading)
 
     async def pause(self, patience: Patience, why: str) -> None:
         """Back off once, on behalf of events that an otherwise good answer left open.

@@ -206,9 +206,10 @@ class _Connection(asyncio.Protocol):
         self.good_until = self._loop.time() + seconds
         return None
 
-    def _bound(self) -> None:
-        """Neither headers without an end, nor more of a body than is read."""
-        if not self._status:
+    def _bound(self, more: int) -> None:
+        """Neither headers without an end, nor more of a body than is read; `more` bytes came, and not the last ones."""
+        self._received += more
+        if self._received > MAX_HEAD_BYTES and not self._status:
             self.fail("(improper headers)")
         elif self._received > MAX_ANSWER_BYTES and self._waiter:
             self._body[:] = [b"".join(self._body)]
@@ -232,13 +233,12 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._waiter is None:
             return self.fail("(unasked)")
-        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             return self.fail("(not HTTP)")
-        if self._received > MAX_HEAD_BYTES:
-            self._bound()
+        if self._waiter:
+            self._bound(len(data))
         return None
 
     def eof_received(self) -> None:

@@ -281,7 +281,10 @@ def is_later(answer: Answer) -> bool:
 
 def words(value: object, limit: int = 200) -> str:
     """A vendor's text for a log: one line, cut to `limit` characters; empty for anything but text."""
-    return " ".join(value[: 4 * limit].split())[:limit] if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    one_word = value.isidentifier() and len(value) <= limit  # as ids, codes and states mostly are
+    return value if one_word else " ".join(value[: 4 * limit].split())[:limit]
 
 
 def registry() -> dict[str, type[Vendor]]:

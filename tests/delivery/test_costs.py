@@ -51,16 +51,11 @@ FEW, MANY = 1000, 3000
 
 # Instructions of this package's code, and memory blocks that are kept, for each row or request.
 COSTS = {
-    "bloomreach": {"row instructions": 84.56, "row blocks": 7.02, "request instructions": 878.6, "request blocks": 0},
-    "embeddables": {
-        "row instructions": 225.4,
-        "row blocks": 7.02,
-        "request instructions": 551.63,
-        "request blocks": 0,
-    },
-    "vibetrace": {"row instructions": 175.39, "row blocks": 7.02, "request instructions": 507.63, "request blocks": 0},
-    "webengage": {"row instructions": 87.83, "row blocks": 7.02, "request instructions": 897.3, "request blocks": 0},
-    "http": {"HTTP instructions": 367.0},
+    "bloomreach": {"row instructions": 84.62, "row blocks": 7.02, "request instructions": 838.6, "request blocks": 0},
+    "embeddables": {"row instructions": 108.7, "row blocks": 7.02, "request instructions": 451.23, "request blocks": 0},
+    "vibetrace": {"row instructions": 95.6, "row blocks": 7.02, "request instructions": 410.23, "request blocks": 0},
+    "webengage": {"row instructions": 87.84, "row blocks": 7.02, "request instructions": 854.3, "request blocks": 0},
+    "http": {"HTTP instructions": 313.0},
 }
 NOISE = 0.1  # blocks for each request: what the interpreter keeps for itself
 TRIES = 4  # other threads of the process allocate too: what a row or a request keeps, it keeps in every try
