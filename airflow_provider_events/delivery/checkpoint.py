@@ -7,7 +7,6 @@ behind the last row taken, after it has delivered the open ones.
 
 from __future__ import annotations
 
-import hashlib
 from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,6 +17,8 @@ from itertools import compress, repeat
 from operator import not_
 from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
+
+from xxhash import xxh3_128
 
 __all__ = ["Checkpoint", "CheckpointStore", "Digest", "Frontier", "OpenRows", "Span", "Tally"]
 
@@ -37,10 +38,10 @@ class Tally:
 
 
 class Digest:
-    """A running digest of rows, in the order of the source."""
+    """A running digest of rows, in the order of the source: it tells changes, not forgeries, and costs next to nothing."""
 
     def __init__(self, seed: str = "") -> None:
-        self._hash = hashlib.blake2b(seed.encode(), digest_size=16)
+        self._hash = xxh3_128(seed.encode())
 
     def update(self, row: bytes) -> None:
         """The next row, as it is on the wire."""
