@@ -38,7 +38,7 @@ class Tally:
 
 
 class Digest:
-    """A running digest of rows, in the order of the source: it tells changes, not forgeries, and costs next to nothing."""
+    """A running digest of rows, in the order of the source: quick, and meant for changes, not for forgeries."""
 
     def __init__(self, seed: str = "") -> None:
         self._hash = xxh3_128(seed.encode())
