@@ -55,7 +55,7 @@ def ours(job: Job) -> Run:
         assert isinstance(database, DbApiHook)
         hook = EventsHook.for_connection("bench")
         if job.requests_per_minute is None:
-            hook.vendor.quota = lambda batch_size: None  # type: ignore[method-assign]
+            hook.vendor.quota = lambda batch_size: None  # type: ignore[method-assign]  # lifted, as the page says
         report = hook.deliver_source(
             SqlRecords(SqlSource(database, query(rows, job.bad_percent), key_column=key_column), mapping, key_column),
             store=FileStore(Path(job.folder, f"checkpoint-{rows}.json")),

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import repeat
 from pathlib import Path
@@ -112,6 +113,9 @@ class Vendor(ABC):
 
     def write_all(self, contents: Contents) -> Sequence[bytes | None]:
         """The same for many events; None for one that has to be encoded by itself."""
+        with suppress(TypeError):  # orjson's, for one value among all of them
+            if (alike := self.write_alike(contents)) is not None:
+                return alike
         pieces: list[bytes | None] = []
         for content in contents.each():
             try:
@@ -119,6 +123,13 @@ class Vendor(ABC):
             except (ValueError, OverflowError, TypeError):  # of the last, orjson makes its own errors
                 pieces.append(None)
         return pieces
+
+    def write_alike(self, contents: Contents) -> Sequence[bytes] | None:
+        """The same bytes without a look at each event; None where not all of them are of the usual kind.
+
+        :raises TypeError: one holds what cannot be written.
+        """
+        return None
 
     @abstractmethod
     def request(self, pieces: Sequence[bytes]) -> Request:

@@ -105,20 +105,17 @@ class Bloomreach(Vendor):
             _check_sizes(body, properties)
         return body
 
-    def write_all(self, contents: Contents) -> Sequence[bytes | None]:
-        """The same bytes without a look at each event, where all are of the usual kind."""
+    def write_alike(self, contents: Contents) -> Sequence[bytes] | None:
+        """See `Vendor.write_alike`."""
         _, names, identities, moments, properties, _ = contents
         ids = list(chain.from_iterable(map(dict.values, identities)))
         usual = all(map(str.isalnum, map(itemgetter(0), ids))) and _NO_IDS.isdisjoint(map(str.lower, ids))
         if moments is None or not usual:
-            return super().write_all(contents)
+            return None
         columns = zip(identities, names, properties, map(datetime.timestamp, moments), strict=True)
         wires = [{"customer_ids": i, "event_type": n, "properties": p, "timestamp": t} for i, n, p, t in columns]
-        try:
-            pieces = dumps_each(wires)
-        except TypeError:
-            return super().write_all(contents)
-        return pieces if max(map(len, pieces)) < MAX_VALUE_BYTES else super().write_all(contents)
+        pieces = dumps_each(wires)
+        return pieces if max(map(len, pieces)) < MAX_VALUE_BYTES else None
 
     def request(self, pieces: Sequence[bytes]) -> Request:
         """`POST …/customers/events` for one event, `POST …/batch` for more, each command with its `command_id`."""

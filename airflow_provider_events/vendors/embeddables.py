@@ -90,30 +90,27 @@ class Embeddables(Vendor):
             }
         )
 
-    def write_all(self, contents: Contents) -> Sequence[bytes | None]:
-        """The same bytes without a look at each event, where all are of the usual kind."""
+    def write_alike(self, contents: Contents) -> Sequence[bytes] | None:
+        """See `Vendor.write_alike`."""
         _, names, identities, moments, properties, _ = contents
         keys = list(chain.from_iterable(identities))
         usual = self._embeddable_id and max(map(len, identities)) == 1 and "embeddable_id" not in keys
         if moments is None or not usual or not all(map(_is_snake_case, set(names))):
-            return super().write_all(contents)
+            return None
         embeddable_id = str(self._embeddable_id)
         times = utc_milliseconds_of_each(moments)
-        try:
-            values = map(bytes.decode, map(orjson.dumps, chain.from_iterable(map(dict.values, identities))))
-            texts = map(bytes.decode, map(orjson.dumps, properties))
-            return dumps_each(
-                {
-                    "embeddable_id": embeddable_id,
-                    "timestamp": time,
-                    "custom_event_name": name,
-                    "custom_event_props": text,
-                    "identifiers": [{"key": key, "value": value}],
-                }
-                for time, name, text, key, value in zip(times, names, texts, keys, values, strict=True)
-            )
-        except TypeError:
-            return super().write_all(contents)
+        values = map(bytes.decode, map(orjson.dumps, chain.from_iterable(map(dict.values, identities))))
+        texts = map(bytes.decode, map(orjson.dumps, properties))
+        return dumps_each(
+            {
+                "embeddable_id": embeddable_id,
+                "timestamp": time,
+                "custom_event_name": name,
+                "custom_event_props": text,
+                "identifiers": [{"key": key, "value": value}],
+            }
+            for time, name, text, key, value in zip(times, names, texts, keys, values, strict=True)
+        )
 
     def _identified(self, given: Mapping[str, str | int]) -> tuple[str | int, str, str | int]:
         """Embeddable, and key and value of the one identifier."""

@@ -94,24 +94,21 @@ class Vibetrace(Vendor):
             typed = {"generic": {"generic": {"event_name": name, **properties}}}
         return dumps({"user": user, "event": typed})
 
-    def write_all(self, contents: Contents) -> Sequence[bytes | None]:
-        """The same bytes without a look at each event, where all are of the usual kind."""
+    def write_alike(self, contents: Contents) -> Sequence[bytes] | None:
+        """See `Vendor.write_alike`."""
         _, names, identities, _, properties, _ = contents
         kinds = set(names)
         events: list[dict[str, Any]]
         if max(map(len, identities)) > 1 or not _USER_KEYS.issuperset(chain.from_iterable(identities)):
-            return super().write_all(contents)
+            return None
         if kinds <= _FLAT_TYPES:
             events = [{n: p} for n, p in zip(names, properties, strict=True)]
         elif kinds.isdisjoint(STANDARD_TYPES) and not any(map(contains, properties, repeat("event_name"))):
             wrapped = zip(names, properties, strict=True)
             events = [{"generic": {"generic": {"event_name": n, **p}}} for n, p in wrapped]
         else:
-            return super().write_all(contents)
-        try:
-            return dumps_each([{"user": i, "event": e} for i, e in zip(identities, events, strict=True)])
-        except TypeError:
-            return super().write_all(contents)
+            return None
+        return dumps_each([{"user": i, "event": e} for i, e in zip(identities, events, strict=True)])
 
     def request(self, pieces: Sequence[bytes]) -> Request:
         """`POST /event`, without a trailing slash."""

@@ -137,21 +137,17 @@ class WebEngage(Vendor):
             return b"%b\n%b" % (dumps(event_id), body)
         return b"%d\n%b" % (moment.microsecond if moment else 0, body)
 
-    def write_all(self, contents: Contents) -> Sequence[bytes | None]:
-        """The same bytes without a look at each event, where all are of the usual kind."""
+    def write_alike(self, contents: Contents) -> Sequence[bytes] | None:
+        """See `Vendor.write_alike`."""
         _, names, identities, moments, properties, ids = contents
         if moments is None or not self._all_usual(contents):
-            return super().write_all(contents)
+            return None
         columns = zip(identities, names, _event_times(moments), properties, strict=True)
         wires = [{**i, "eventName": n, "eventTime": t, "eventData": p} for i, n, t, p in columns]
         lines = map(orjson.dumps, ids or map(_microsecond, moments))
-        try:
-            pieces = list(map(b"\n".join, zip(lines, map(orjson.dumps, wires), strict=True)))
-        except TypeError:
-            return super().write_all(contents)
-        if max(map(len, pieces)) >= MAX_TEXT_LENGTH and any(map(_has_long_text, properties)):
-            return super().write_all(contents)
-        return pieces
+        pieces = list(map(b"\n".join, zip(lines, map(orjson.dumps, wires), strict=True)))
+        long = max(map(len, pieces)) >= MAX_TEXT_LENGTH and any(map(_has_long_text, properties))
+        return None if long else pieces
 
     def _all_usual(self, contents: Contents) -> bool:
         """Whether nothing but a text can be too long, or be called what WebEngage ignores."""
