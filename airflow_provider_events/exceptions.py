@@ -142,6 +142,10 @@ class CredentialsRefused(DeliveryError):
     retryable = False
 
 
+class EndpointRefused(CredentialsRefused):
+    """Not the key is wrong, but where the connection leads: URL, TLS certificate, proxy, or a firewall in between."""
+
+
 class EventRejected(DeliveryError):
     """The vendor, or our own validation, will never accept this single event as it is."""
 
@@ -160,6 +164,15 @@ class EntryMissing(DeliveryError):
 
 class VendorUnavailable(DeliveryError):
     """The vendor gave no usable answer within the retry budget."""
+
+
+class UnknownAnswer(VendorUnavailable):
+    """The vendor answers with a success in an unknown form, so that nobody can tell whether events were stored.
+
+    :ivar retryable: only after look-ups: what was sent may be stored, and each further try would store it again.
+    """
+
+    retryable = False
 
 
 class RateLimited(DeliveryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -57,6 +58,26 @@ class Answer(NamedTuple):
     def __repr__(self) -> str:
         """Without the body: some tracebacks print the values they pass through, and it may be a customer's profile."""
         return f"<Answer {self.status}>"
+
+    def json(self) -> Any:
+        """The parsed body, or None where it is not JSON; a byte-order mark before it is no part of it."""
+        try:
+            return orjson.loads(self.body)
+        except ValueError:
+            pass
+        try:
+            return orjson.loads(self.body.removeprefix(BOM_UTF8))
+        except ValueError:
+            return None
+
+    @property
+    def foreign(self) -> str:
+        """What a 3xx or 4xx is instead of the vendor's word, which is always JSON; else empty."""
+        if not 300 <= self.status < 500 or self.json() is not None or self.body.strip() == b"null":
+            return ""
+        if b"<" in self.body or "html" in self.headers.get("content-type", ""):
+            return "a web page"
+        return "no JSON" if self.body.strip() else "an empty answer"
 
 
 class Content(NamedTuple):

@@ -17,13 +17,20 @@ from airflow_provider_events.delivery.pacing import (
     sleep_unless,
 )
 from airflow_provider_events.delivery.transport import Endpoint, Transport, TransportError, open_transport
-from airflow_provider_events.exceptions import CredentialsRefused, RateLimited, VendorUnavailable
+from airflow_provider_events.exceptions import (
+    CredentialsRefused,
+    EndpointRefused,
+    RateLimited,
+    UnknownAnswer,
+    VendorUnavailable,
+)
 from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
 
 __all__ = ["Courier", "alone", "refused"]
 
 Reading = Outcome | list[Outcome]
-_SAY_NOTHING = (Verdict.RETRY, Verdict.REFUSED)  # of the events
+_UNUSUAL = (Verdict.RETRY, Verdict.REFUSED, Verdict.REJECTED)
+_TOO_LARGE = (413, 414, 431)  # whoever is in between says it of this request alone
 
 
 class Facts(TypedDict, total=False):
@@ -40,7 +47,9 @@ class Courier:
     :param transport: open, and shared by all requests.
     :param pacer: shared by all that use the same quota.
     :param stopping: once set, no further attempt is made.
+    :param stores: requests store something, so that repeating one may store it twice.
     :ivar patience: gives a fresh budget for one batch.
+    :ivar let_in: the vendor itself has answered; a page of a firewall is from then on an outage.
     """
 
     def __init__(
@@ -50,13 +59,17 @@ class Courier:
         policy: RetryPolicy,
         stopping: asyncio.Event,
         counters: Counters,
+        *,
+        stores: bool = True,
     ) -> None:
+        self._stores = stores
         self._transport = transport
         self._pacer = pacer
         self._stopping = stopping
         self._time = asyncio.get_running_loop().time
         self.counters = counters
         self.patience = partial(Patience, policy)
+        self.let_in = False
 
     async def carry(
         self, request: Request | Callable[[], Request], read: Callable[[Answer], Reading], patience: Patience
@@ -66,6 +79,7 @@ class Courier:
         :param request: a function makes a new one for each attempt, where the vendor takes none twice.
         :raises CredentialsRefused: the vendor refused key, project or URL.
         :raises VendorUnavailable: the retry budget is spent.
+        :raises UnknownAnswer: a success in an unknown form came again.
         :raises RateLimited: the vendor asks for a longer pause than the policy allows.
         :raises Stopped: the delivery is being stopped.
         """
@@ -78,26 +92,48 @@ class Courier:
                 answer = await self._transport.send(request if isinstance(request, Request) else request())
             except TransportError as error:
                 if error.final:
-                    raise CredentialsRefused(str(error)) from error
+                    raise EndpointRefused(str(error)) from error
                 await self._back_off(patience, self._time() - started, str(error), None)
                 continue
             self._pacer.observe(answer.headers)
             reading = read(answer)
-            if isinstance(reading, list) or reading.verdict not in _SAY_NOTHING:
+            if isinstance(reading, list) or reading.verdict not in _UNUSUAL:
+                self.let_in = True
                 return answer, reading
-            if reading.verdict is Verdict.REFUSED:
-                raise refused(answer, reading)
+            if self._is_final(answer, reading):
+                return answer, reading
+            if 200 <= answer.status < 300 and not patience.not_understood():
+                raise self._unknown(patience, f"answer {answer.status}: {reading.reason}", answer, reading)
             asked = retry_after_seconds(answer.headers)
             if answer.status == 429 or asked is not None:
                 await self._wait_as_told(patience, asked, answer, reading)
             else:
                 await self._back_off(patience, self._time() - started, reading.reason, answer, reading)
 
+    def _is_final(self, answer: Answer, reading: Outcome) -> bool:
+        """Whether the vendor has spoken of the events; False for what is for later.
+
+        :raises CredentialsRefused: no further request can succeed.
+        """
+        if reading.verdict is Verdict.RETRY:
+            return False
+        foreign = answer.status != 407 and answer.foreign
+        if foreign and retry_after_seconds(answer.headers) is not None:
+            return False
+        if foreign and answer.status not in _TOO_LARGE and (self.let_in or self.counters.resumed):
+            return False
+        if reading.verdict is Verdict.REFUSED:
+            raise refused(answer, reading)
+        self.let_in = self.let_in or not foreign
+        return True
+
     async def pause(self, patience: Patience, why: str) -> None:
         """Back off once, on behalf of events that an otherwise good answer left open.
 
-        :raises VendorUnavailable: the retry budget is spent.
+        :raises UnknownAnswer: it is not the first such answer to their request.
         """
+        if not patience.not_understood():
+            raise self._unknown(patience, why)
         await self._back_off(patience, 0.0, why, None)
 
     async def _wait_as_told(self, patience: Patience, asked: float | None, answer: Answer, reading: Outcome) -> None:
@@ -122,18 +158,32 @@ class Courier:
     ) -> None:
         pause = patience.failed(took_seconds)
         if pause is None:
-            facts = _facts(answer, reading) if answer and reading else Facts()
-            raise VendorUnavailable(f"no usable answer within the retry budget; last: {why}", **facts)
+            raise VendorUnavailable(f"no usable answer within the retry budget; last: {why}", **_facts(answer, reading))
         self.counters.retries += 1
         await sleep_unless(self._stopping, pause)
 
+    def _unknown(
+        self, patience: Patience, why: str, answer: Answer | None = None, reading: Outcome | None = None
+    ) -> UnknownAnswer:
+        doubt = f"what was sent may be stored at the vendor up to {patience.unknown} times"
+        error = UnknownAnswer(
+            f"{patience.unknown} times a success in an unknown form; last: {why}{f'; {doubt}' if self._stores else ''}",
+            **_facts(answer, reading),
+        )
+        error.retryable = not self._stores
+        return error
+
 
 def refused(answer: Answer, outcome: Outcome) -> CredentialsRefused:
-    """The error for refused credentials."""
-    return CredentialsRefused(f"{outcome.code}: {outcome.reason}", **_facts(answer, outcome))
+    """The error for refused credentials, or for a URL that leads to no vendor."""
+    astray = answer.status < 400 or answer.status in (404, 405, 407, 410)
+    kind = EndpointRefused if astray else CredentialsRefused
+    return kind(f"{outcome.code}: {outcome.reason}", **_facts(answer, outcome))
 
 
-def _facts(answer: Answer, reading: Outcome) -> Facts:
+def _facts(answer: Answer | None, reading: Outcome | None) -> Facts:
+    if answer is None or reading is None:
+        return {}
     return {"status": answer.status, "code": reading.code, "request_id": answer.headers.get("x-request-id")}
 
 

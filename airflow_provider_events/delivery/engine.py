@@ -22,7 +22,7 @@ from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy, Stopped, sleep_unless
 from airflow_provider_events.delivery.transport import Transport
 from airflow_provider_events.delivery.waiting import Held, Waiting
-from airflow_provider_events.exceptions import DeliveryInterrupted, EntryMissing
+from airflow_provider_events.exceptions import DeliveryInterrupted, EntryMissing, UnknownAnswer
 from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
 
 __all__ = ["Engine", "Limits", "Wire"]
@@ -86,6 +86,7 @@ class Engine:
         self._failure: Exception | None = None
         self._courier = Courier(transport, pacer, policy, self._stopping, ledger.counters)
         self._taking: set[int] = set()
+        self._doubtful: set[int] = set()  # rows whose events may be stored: no answer told
         in_order = options.ordering == "identity"
         self._queues = [Waiting() for _ in range(limits.max_in_flight if in_order else 1)]
         self._readings = [partial(wire.read, count=count) for count in range(limits.batch_size + 1)]
@@ -128,6 +129,8 @@ class Engine:
             except Exception as error:  # whatever a driver raises; it must not hide why the delivery ended
                 self.fail(error)
             self._observer.progress(self._ledger.counters, ended=True)
+        if isinstance(self._failure, UnknownAnswer):
+            self._failure.args = (f"{self._failure}: {_rows(self._doubtful)}",)
         if self._failure is not None:
             raise self._failure
 
@@ -196,12 +199,18 @@ class Engine:
             part = parts.pop()
             pieces = part.pieces
             request, read = self._wire.request(pieces), self._readings[len(pieces)]
-            answer, reading = await self._courier.carry(request, read, patience)
-            if isinstance(reading, list):
-                if again := self._settle_each(part, reading, answer, queue):
-                    parts.append(part.part(again))
-                    await self._courier.pause(patience, "an answer without a result for each event")
-            elif reading.verdict is Verdict.DELIVERED and part.held is None:
+            try:
+                answer, reading = await self._courier.carry(request, read, patience)
+                if isinstance(reading, list):
+                    if again := self._settle_each(part, reading, answer, queue):
+                        parts.append(part := part.part(again))
+                        await self._courier.pause(patience, "an answer without a result for each event")
+                    continue
+            except BaseException:
+                if patience.unknown:
+                    self._doubtful.update(part.rows)
+                raise
+            if reading.verdict is Verdict.DELIVERED and part.held is None:
                 self._delivered(part)
             elif len(pieces) > 1:
                 middle = len(pieces) // 2
@@ -276,3 +285,11 @@ class Engine:
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             self._observer.progress(self._ledger.counters)
+
+
+def _rows(rows: set[int]) -> str:
+    """Rows in words."""
+    first, last = min(rows), max(rows)
+    if first == last:
+        return f"row {first}"
+    return f"rows {first} to {last}" if len(rows) > last - first else f"{len(rows)} of the rows {first} to {last}"

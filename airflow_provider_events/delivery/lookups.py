@@ -64,12 +64,14 @@ class Progress:
     :param fingerprint: of the identities, so that another list never inherits this progress.
     :param found: positions of those that exist.
     :param cursor: time up to which a listing has been read.
+    :param let_in: the vendor itself has answered; see `Courier`.
     """
 
     total: int
     fingerprint: str
     found: set[int] = field(default_factory=set)
     cursor: datetime | None = None
+    let_in: bool = False
 
     def pack(self) -> dict[str, Any]:
         """As JSON: about one bit for each identity, before compression."""
@@ -81,6 +83,7 @@ class Progress:
             "fingerprint": self.fingerprint,
             "found": b64encode(zlib.compress(bytes(bits))).decode("ascii"),
             "cursor": self.cursor and self.cursor.isoformat(),
+            "let_in": self.let_in,
         }
 
     @classmethod
@@ -89,7 +92,7 @@ class Progress:
         bits = zlib.decompress(b64decode(packed["found"]))
         found = {n for n in range(packed["total"]) if bits[n // 8] >> n % 8 & 1}
         cursor = packed["cursor"] and datetime.fromisoformat(packed["cursor"])
-        return cls(packed["total"], packed["fingerprint"], found, cursor)
+        return cls(packed["total"], packed["fingerprint"], found, cursor, packed.get("let_in", False))
 
 
 class Search:
@@ -167,9 +170,13 @@ class Search:
         :raises DeliveryError: credentials refused, vendor unavailable, or rate limited for long.
         :raises InvalidEvent: the vendor refuses to be asked for one of the identities.
         """
-        await self._ask_each([n for n in self._direct if n not in self.progress.found], vendor, line)
-        if self._listing is not None and not self.enough and not self.progress.found.issuperset(self._listed):
-            await self._read_pages(self._listing, line)
+        line.courier.let_in = line.courier.let_in or self.progress.let_in
+        try:
+            await self._ask_each([n for n in self._direct if n not in self.progress.found], vendor, line)
+            if self._listing is not None and not self.enough and not self.progress.found.issuperset(self._listed):
+                await self._read_pages(self._listing, line)
+        finally:
+            self.progress.let_in = line.courier.let_in
 
     async def _ask_each(self, positions: Sequence[int], vendor: Asked, line: Line) -> None:
         todo = iter(positions)
@@ -297,7 +304,9 @@ async def open_line(endpoint: Endpoint, requests_per_minute: float | None, max_i
     shared = lines.get(key)
     if shared is None:
         transport = open_transport(endpoint)
-        courier = Courier(transport, Pacer(requests_per_minute), RetryPolicy(), asyncio.Event(), Counters())
+        courier = Courier(
+            transport, Pacer(requests_per_minute), RetryPolicy(), asyncio.Event(), Counters(), stores=False
+        )
         shared = lines[key] = _Shared(Line(courier, asyncio.Semaphore(max_in_flight), max_in_flight), transport)
         await transport.__aenter__()
     shared.users += 1

@@ -40,12 +40,14 @@ class RetryPolicy:
         delivery ends with `RateLimited` and leaves the waiting to Airflow.
     :param base_seconds: upper bound of the first backoff; it doubles from attempt to attempt.
     :param cap_seconds: upper bound of any backoff; longer than the one-minute windows of the vendors' quotas.
+    :param max_unknown: so many successes in an unknown form end a request: each of them may have stored its events.
     """
 
     budget_seconds: float = 300.0
     max_wait_seconds: float = 900.0
     base_seconds: float = 0.5
     cap_seconds: float = 90.0
+    max_unknown: int = 3
 
     def backoff(self, attempt: int) -> float:
         """Full jitter: anything between 0 and the bound of this attempt, counted from 0."""
@@ -53,8 +55,12 @@ class RetryPolicy:
 
 
 class Patience:
-    """How long one batch has been failing, and how often; times the vendor asked for are kept apart."""
+    """How long one batch has been failing, and how often; times the vendor asked for are kept apart.
 
+    :ivar unknown: how many answers were a success in an unknown form.
+    """
+
+    unknown = 0
     _failures = 0
     _throttles = 0
     _failing_seconds = 0.0
@@ -69,6 +75,11 @@ class Patience:
         self._failures += 1
         self._failing_seconds += took_seconds + pause
         return pause if self._failing_seconds <= self._policy.budget_seconds else None
+
+    def not_understood(self) -> bool:
+        """Whether a success in an unknown form may be tried once more."""
+        self.unknown += 1
+        return self.unknown < self._policy.max_unknown
 
     def told_to_wait(self, asked_seconds: float | None) -> float | None:
         """The pause after a 429 or a `Retry-After` in seconds, or None when it is more than a worker should wait.

@@ -262,32 +262,34 @@ def delivered(reference: str | None = None) -> Outcome:
 
 def json_body(answer: Answer) -> Any:
     """The parsed body of an answer, or None where it is not JSON."""
-    try:
-        return orjson.loads(answer.body)
-    except ValueError:
-        return None
+    return answer.json()
 
 
 def by_status(answer: Answer, code: str = "", reason: str = "") -> Outcome:
     """What a status says when the body says no more: the common ground of all vendors.
 
     Overload and outage are for later; authentication and addressing concern every request; the other 4xx concern
-    the event; a 2xx that no vendor documents is no acceptance, so it is for later as well.
+    the event; a 2xx that no vendor documents is no acceptance, so it is tried again, but not often.
     """
     status = answer.status
     code = code or f"http_{status}"
     if is_later(answer) or status < 300:
         return Outcome(Verdict.RETRY, code, reason or "no documented answer")
-    if status in (401, 402, 403, 407):
-        return Outcome(Verdict.REFUSED, code, reason or "the credentials were refused")
-    if status < 400 or status in (404, 405, 410):
-        return Outcome(Verdict.REFUSED, code, reason or "nothing is served at this URL: check host, project and path")
-    return Outcome(Verdict.REJECTED, code, reason or "refused without a reason")
+    verdict, usual = Verdict.REJECTED, "refused without a reason"
+    if status in (401, 402, 403):
+        verdict, usual = Verdict.REFUSED, "the credentials were refused"
+    elif status == 407:
+        verdict, usual = Verdict.REFUSED, "a proxy in between asks for credentials of its own"
+    elif status < 400 or status in (404, 405, 410):
+        verdict, usual = Verdict.REFUSED, "nothing is served at this URL: check host, project and path"
+    if not reason and status != 407 and (foreign := answer.foreign):
+        usual = f"{foreign}: a firewall or proxy in between, or {usual}"
+    return Outcome(verdict, code, reason or usual)
 
 
 def is_later(answer: Answer) -> bool:
     """Overload or outage: whatever the body says, it says nothing about the event."""
-    return answer.status in (408, 425, 429) or answer.status >= 500
+    return answer.status in (408, 421, 423, 425, 429) or answer.status >= 500
 
 
 def words(value: object, limit: int = 200) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import pytest
 
@@ -11,9 +12,17 @@ from airflow_provider_events.delivery.courier import Courier
 from airflow_provider_events.delivery.observer import Counters
 from airflow_provider_events.delivery.pacing import Pacer, Patience, RetryPolicy, Stopped
 from airflow_provider_events.delivery.transport import TransportError
-from airflow_provider_events.exceptions import CredentialsRefused, DeliveryError, RateLimited, VendorUnavailable
+from airflow_provider_events.exceptions import (
+    CredentialsRefused,
+    DeliveryError,
+    EndpointRefused,
+    RateLimited,
+    UnknownAnswer,
+    VendorUnavailable,
+)
 from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
 from tests.delivery.harness import FakeTransport, PlainWire, Run, chunked, rows, said, simulate
+from tests.vendors.wires import HTML, vendor
 
 OK = said(200, "delivered")
 LATER = said(503, "retry")
@@ -42,7 +51,10 @@ def answers(*script: Answer | TransportError) -> Callable[[Request], Awaitable[A
 class Carried:
     """One request, carried in simulated time."""
 
-    def __init__(self, script: Iterable[Answer | TransportError], policy: RetryPolicy | None = None) -> None:
+    def __init__(
+        self, script: Iterable[Answer | TransportError], policy: RetryPolicy | None = None, *, stores: bool = True
+    ) -> None:
+        self.stores = stores
         self.transport = FakeTransport(answers(*script))
         self.counters = Counters()
         self.policy = policy or RetryPolicy()
@@ -53,7 +65,7 @@ class Carried:
         return simulate(self._carry())
 
     async def _carry(self) -> Outcome:
-        courier = Courier(self.transport, Pacer(None), self.policy, asyncio.Event(), self.counters)
+        courier = Courier(self.transport, Pacer(None), self.policy, asyncio.Event(), self.counters, stores=self.stores)
         wire = PlainWire()
         try:
             _, reading = await courier.carry(
@@ -211,3 +223,147 @@ def test_a_stop_does_not_abandon_an_answer_under_way() -> None:
         return reading.verdict
 
     assert simulate(main()) is Verdict.DELIVERED
+
+
+# -- a success in an unknown form ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stores", [True, False], ids=["stores", "reads only"])
+@pytest.mark.parametrize("script", [[(200, {})], [(204, {})], [(202, {"retry_after": "3"})], [(204, {}), (201, {})]])
+def test_a_success_in_an_unknown_form_is_tried_three_times(
+    script: list[tuple[int, dict[str, str]]], stores: bool
+) -> None:
+    carried = Carried([said(status, "retry", **headers) for status, headers in script], stores=stores)
+    with pytest.raises(UnknownAnswer, match="3 times a success in an unknown form; last: answer 2") as caught:
+        carried.result()
+    assert carried.counters.requests == 3
+    assert carried.seconds < 10
+    assert caught.value.status == script[-1][0]
+    assert caught.value.retryable is not stores
+    assert ("may be stored at the vendor up to 3 times" in str(caught.value)) is stores
+
+
+def test_outages_between_are_not_counted_as_successes_in_an_unknown_form() -> None:
+    unknown = said(204, "retry")
+    carried = Carried([LATER, unknown, LATER, TransportError("cut"), unknown, LATER, OK])
+    assert carried.result().verdict is Verdict.DELIVERED
+    assert carried.counters.requests == 7
+
+
+# -- a page instead of the vendor's word ---------------------------------------------------------------------------
+
+PAGES = {"a web page": HTML, "an empty answer": b" ", "no JSON": b"Access denied"}
+FOREIGN = [301, 302, 304, 308, 400, 401, 403, 404, 405, 406, 409, 410, 418, 422, 451]
+
+
+def page(status: int, body: bytes = HTML, **headers: str) -> Answer:
+    """What a firewall says."""
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+class Dialogue:
+    """Requests one after the other through one courier, read as a vendor reads them."""
+
+    def __init__(self, *script: Answer | TransportError, conn_type: str = "vibetrace", resumed: int = 0) -> None:
+        self.transport = FakeTransport(answers(*script))
+        self.vendor = vendor(conn_type)
+        self.counters = Counters()
+        self.counters.resumed = resumed
+        self.seconds = 0.0
+
+    def read(self, count: int) -> list[Verdict]:
+        """The verdicts of so many requests."""
+        return simulate(self._read(count))
+
+    async def _read(self, count: int) -> list[Verdict]:
+        courier = Courier(self.transport, Pacer(None), RetryPolicy(), asyncio.Event(), self.counters)
+        verdicts = []
+        try:
+            for _ in range(count):
+                request = Request("POST", "/", b"1")
+                _, reading = await courier.carry(request, partial(self.vendor.read, count=1), courier.patience())
+                assert isinstance(reading, Outcome)
+                verdicts.append(reading.verdict)
+        finally:
+            self.seconds = asyncio.get_running_loop().time()
+        return verdicts
+
+
+GOOD = Answer(200, {}, b'{"results": {"message": "ok"}}')
+
+
+@pytest.mark.parametrize("status", FOREIGN)
+@pytest.mark.parametrize("kind", PAGES)
+def test_a_page_between_good_answers_is_an_outage(status: int, kind: str) -> None:
+    foreign = page(status, PAGES[kind])
+    healed = Dialogue(GOOD, foreign, foreign, GOOD)
+    assert healed.read(2) == [Verdict.DELIVERED] * 2
+    hopeless = Dialogue(GOOD, foreign)
+    with pytest.raises(VendorUnavailable, match=f"{kind}: a firewall or proxy in between") as caught:
+        hopeless.read(2)
+    assert caught.value.retryable
+    assert caught.value.status == status
+    assert 60 < hopeless.seconds <= 301
+
+
+def test_the_vendors_rejection_is_a_good_answer_too() -> None:
+    missing = Answer(404, {}, b'{"errors": [{"message": "User not found"}]}')
+    rejected = Answer(400, {}, b'{"errors": [{"message": "Invalid data format/type"}]}')
+    for first, verdict in ((missing, Verdict.MISSING), (rejected, Verdict.REJECTED)):
+        assert Dialogue(first, page(403), GOOD).read(2) == [verdict, Verdict.DELIVERED]
+
+
+def test_a_page_is_an_outage_from_the_start_where_an_earlier_try_was_let_in() -> None:
+    assert Dialogue(page(403), GOOD, resumed=500).read(1) == [Verdict.DELIVERED]
+
+
+@pytest.mark.parametrize("status", FOREIGN)
+def test_a_page_that_says_when_to_come_back_is_waited_for(status: int) -> None:
+    for script in ([GOOD, page(status, retry_after="50"), GOOD], [page(status, retry_after="50"), GOOD, GOOD]):
+        told = Dialogue(*script)
+        assert told.read(2) == [Verdict.DELIVERED] * 2
+        assert 50 < told.seconds < 51
+    with pytest.raises(RateLimited):
+        Dialogue(page(status, retry_after="3600")).read(1)
+
+
+@pytest.mark.parametrize("status", FOREIGN)
+def test_a_page_instead_of_the_first_good_answer_ends_it_or_rejects_the_event(status: int) -> None:
+    first = Dialogue(page(status))
+    if status in (400, 406, 409, 418, 422, 451):
+        assert first.read(1) == [Verdict.REJECTED]
+    else:
+        with pytest.raises(CredentialsRefused, match="a web page: a firewall or proxy in between, or ") as caught:
+            first.read(1)
+        assert isinstance(caught.value, EndpointRefused) is (status not in (401, 403))
+        assert not caught.value.retryable
+    assert first.counters.requests == 1
+    after_pages = Dialogue(page(400), page(400), page(403))
+    with pytest.raises(CredentialsRefused):
+        after_pages.read(3)
+
+
+@pytest.mark.parametrize("status", [413, 414, 431])
+def test_a_page_about_the_size_of_a_request_concerns_that_request(status: int) -> None:
+    assert Dialogue(GOOD, page(status), GOOD).read(3) == [Verdict.DELIVERED, Verdict.REJECTED, Verdict.DELIVERED]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, CredentialsRefused), (403, CredentialsRefused), (404, EndpointRefused)]
+)
+@pytest.mark.parametrize("body", [b'{"message": "no"}', b"null", b'"no"', b"[]", b"0"])
+def test_the_vendors_own_word_stays_final(status: int, error: type[CredentialsRefused], body: bytes) -> None:
+    with pytest.raises(CredentialsRefused) as caught:
+        Dialogue(GOOD, page(status, body)).read(2)
+    assert type(caught.value) is error
+
+
+def test_a_proxy_that_wants_credentials_is_final_at_any_time() -> None:
+    with pytest.raises(EndpointRefused, match="a proxy in between asks for credentials"):
+        Dialogue(GOOD, page(407)).read(2)
+
+
+@pytest.mark.parametrize("status", [421, 423])
+@pytest.mark.parametrize("body", [HTML, b'{"errors": [{"message": "Locked"}]}'])
+def test_misdirected_and_locked_are_for_later(status: int, body: bytes) -> None:
+    assert Dialogue(page(status, body), GOOD).read(1) == [Verdict.DELIVERED]

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.delivery.pacing import RetryPolicy
 from airflow_provider_events.delivery.transport import TransportError
 from airflow_provider_events.events import Record
 from airflow_provider_events.exceptions import (
@@ -23,6 +22,7 @@ from airflow_provider_events.exceptions import (
     DeliveryInterrupted,
     EntryMissing,
     RateLimited,
+    UnknownAnswer,
     VendorUnavailable,
 )
 from airflow_provider_events.exchange import Answer, Request
@@ -193,10 +193,11 @@ def test_only_what_an_answer_left_open_is_sent_again() -> None:
     assert report.delivered == 10
 
 
-def test_events_that_are_never_answered_use_up_the_budget() -> None:
+def test_events_without_a_result_of_their_own_are_sent_three_times_at_most() -> None:
     async def answer(request: Request) -> Answer:
         await asyncio.sleep(0.1)
-        return said(200, ["delivered", *["retry"] * ((request.body or b"").count(b",") or 0)])
+        others = (request.body or b"").count(b",")
+        return said(200, ["delivered"] * max(others, 1) + ["retry"] * bool(others))
 
     async def never(request: Request) -> Answer:
         await asyncio.sleep(0.1)
@@ -205,10 +206,27 @@ def test_events_that_are_never_answered_use_up_the_budget() -> None:
 
     healed = Run(answer, batch_size=10)
     assert simulate(healed.through(chunked(rows(10)))).delivered == 10
-    hopeless = Run(never, batch_size=10, policy=RetryPolicy(budget_seconds=30))
-    with pytest.raises(VendorUnavailable, match="without a result"):
+    hopeless = Run(never, batch_size=10)
+    with pytest.raises(UnknownAnswer, match=r"without a result.*may be stored.*up to 3 times: rows 1 to 10") as caught:
         simulate(hopeless.through(chunked(rows(10))))
+    assert not caught.value.retryable
     assert hopeless.ledger.report().unsent == 10
+    assert len(hopeless.transport.sent) == 3
+
+
+def test_what_may_be_stored_is_told_of_all_requests_under_way() -> None:
+    """Four at once, each answered in an unknown form; the others are told of as well as the one that ends it."""
+
+    async def unknown(request: Request) -> Answer:
+        ids = [int(n) for n in (request.body or b"").decode().split(",")]
+        await asyncio.sleep(0.001 * ids[0])
+        return said(204, "delivered" if 21 in ids else "retry")
+
+    run = Run(unknown, batch_size=10, max_in_flight=4)
+    with pytest.raises(UnknownAnswer, match=r"answer 204: the reason;.*: 30 of the rows 1 to 40$"):
+        simulate(run.through(chunked(rows(40))))
+    assert run.ledger.report().delivered == 10
+    assert max(Counter(ids[0] for _, ids in run.transport.sent).values()) <= 3
 
 
 @pytest.mark.parametrize("bad", [set(), {1}, {10}, {4, 5}, set(range(1, 11))], ids=str)

@@ -100,7 +100,7 @@ def test_a_pause_that_the_vendor_asks_for_is_kept(
 def test_a_bad_day_heals(vendor: str, connections: Any) -> None:
     """Faults of many kinds at once, all before the vendor took anything."""
     for number, options in enumerate(BEFORE.values()):
-        connections.fault(vendor=vendor, probability=0.04, seed=number, **options)
+        connections.fault(vendor=vendor, probability=0.04, times=2, seed=number, **options)
     report = delivery(vendor_at(connections, vendor), batch_size=2 if vendor in ("webengage", "bloomreach") else 1).run(
         records(events(vendor, 150))
     )

@@ -103,6 +103,7 @@ class World:
     accepted: Counter[str] = field(default_factory=Counter)
     accepted_at: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
     files: dict[str, list[bytes]] = field(default_factory=dict)
     saved: Mapping[str, Any] | None = None
     saved_at: tuple[int, float] = (0, 0.0)
@@ -130,7 +131,8 @@ class World:
             return "rejected"
         if kind == "never" or (kind == "late" and self.asked[event] < 3):
             return "missing"
-        if self.random.random() < self.trouble:
+        if self.unknown[event] < 2 and self.random.random() < self.trouble:
+            self.unknown[event] += 1
             return "retry"
         self.accepted[event] += 1
         self.accepted_at.setdefault(event, []).append((self.tries, asyncio.get_running_loop().time()))

@@ -111,7 +111,7 @@ async def test_the_first_look_waits_for_its_time(vendors: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "retryable"), [(401, "CredentialsRefused", False), (404, "CredentialsRefused", False)]
+    ("status", "kind", "retryable"), [(401, "CredentialsRefused", False), (404, "EndpointRefused", False)]
 )
 async def test_errors_come_as_payload(status: int, kind: str, retryable: bool, vendors: Sandbox) -> None:
     vendors.fault("html", vendor="vibetrace", status=status)
