@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.shown import shown
 from airflow_provider_events.values import kind, parse_time, plain_text
 
 __all__ = ["REJECTED_SCHEMA", "DeliveryReport", "Event", "Receipt", "Record", "Rejection", "check_identity"]
@@ -54,7 +55,7 @@ class Event:
 
     def __repr__(self) -> str:
         """Shows the name only: an event in a log must not be a customer in a log."""
-        return f"<Event {self.name!r}>"
+        return f"<Event {shown(self.name)!r}>"
 
     @classmethod
     def from_dict(cls, data: object) -> Event:

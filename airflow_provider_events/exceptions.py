@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_events.shown import TEXT_LENGTH, shown, shown_path
+
 if TYPE_CHECKING:
     from airflow_provider_events.events import DeliveryReport
 
@@ -80,9 +82,9 @@ class InvalidEvent(EventsError, ValueError):
     """
 
     def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
+        self.field = shown_path(field)
+        self.reason = shown(reason, TEXT_LENGTH)
+        super().__init__(f"{self.field}: {self.reason}")
 
 
 class SourceError(EventsError):

@@ -46,6 +46,7 @@ __all__ = [
 
 MAX_DEPTH = 32
 _zone = attrgetter("tzinfo")
+_WITHIN = ".…"  # below a column even the names are data
 _INT64, _UINT64 = -(2**63), 2**64
 
 
@@ -159,13 +160,16 @@ def json_value(value: Any, path: str, render_time: Callable[[datetime], str] = i
     if depth >= MAX_DEPTH:
         raise InvalidEvent(path, f"nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, list | tuple):
-        return [json_value(item, f"{path}[{n}]", render_time, depth + 1) for n, item in enumerate(value)]
+        deep = path.endswith(_WITHIN)
+        paths = (path if deep else f"{path}[{n}]" for n in range(len(value)))
+        return [json_value(item, at, render_time, depth + 1) for at, item in zip(paths, value, strict=True)]
     if isinstance(value, Mapping):
         inner = {}
+        within = path if path.endswith(_WITHIN) else path + _WITHIN
         for name, item in value.items():
             if not isinstance(name, str):
                 raise InvalidEvent(path, f"object keys have to be text, not {kind(name)}")
-            inner[plain_text(name, path)] = json_value(item, f"{path}.{name}", render_time, depth + 1)
+            inner[plain_text(name, path)] = json_value(item, within, render_time, depth + 1)
         return inner
     raise InvalidEvent(path, f"a value of kind {kind(value)} cannot be sent; cast it to text, a number or a time")
 

@@ -25,8 +25,9 @@ from airflow_provider_events.exceptions import (
     VendorUnavailable,
 )
 from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
+from airflow_provider_events.redaction import About, Redactor, nobody
 
-__all__ = ["Courier", "alone", "refused"]
+__all__ = ["Courier", "alone"]
 
 Reading = Outcome | list[Outcome]
 _UNUSUAL = (Verdict.RETRY, Verdict.REFUSED, Verdict.REJECTED)
@@ -48,6 +49,7 @@ class Courier:
     :param pacer: shared by all that use the same quota.
     :param stopping: once set, no further attempt is made.
     :param stores: requests store something, so that repeating one may store it twice.
+    :param redactor: knows the secrets that no answer may repeat.
     :ivar patience: gives a fresh budget for one batch.
     :ivar let_in: the vendor itself has answered; a page of a firewall is from then on an outage.
     """
@@ -59,6 +61,7 @@ class Courier:
         policy: RetryPolicy,
         stopping: asyncio.Event,
         counters: Counters,
+        redactor: Redactor | None = None,
         *,
         stores: bool = True,
     ) -> None:
@@ -68,15 +71,21 @@ class Courier:
         self._stopping = stopping
         self._time = asyncio.get_running_loop().time
         self.counters = counters
+        self.redactor = redactor or Redactor()
         self.patience = partial(Patience, policy)
         self.let_in = False
 
     async def carry(
-        self, request: Request | Callable[[], Request], read: Callable[[Answer], Reading], patience: Patience
+        self,
+        request: Request | Callable[[], Request],
+        read: Callable[[Answer], Reading],
+        patience: Patience,
+        about: About = nobody,
     ) -> tuple[Answer, Reading]:
-        """The first answer with a verdict, and that verdict.
+        """The first answer with a verdict, and that verdict, in words that may be shown.
 
         :param request: a function makes a new one for each attempt, where the vendor takes none twice.
+        :param about: whom the request concerns, where the vendor's words may repeat it.
         :raises CredentialsRefused: the vendor refused key, project or URL.
         :raises VendorUnavailable: the retry budget is spent.
         :raises UnknownAnswer: a success in an unknown form came again.
@@ -97,7 +106,12 @@ class Courier:
                 continue
             self._pacer.observe(answer.headers)
             reading = read(answer)
-            if isinstance(reading, list) or reading.verdict not in _UNUSUAL:
+            if isinstance(reading, list):
+                self.let_in = True
+                return answer, self.redactor.outcomes(reading, about)
+            if reading.reason or reading.code:
+                reading = self.redactor.outcome(reading, about)
+            if reading.verdict not in _UNUSUAL:
                 self.let_in = True
                 return answer, reading
             if self._is_final(answer, reading):
@@ -123,7 +137,7 @@ class Courier:
         if foreign and answer.status not in _TOO_LARGE and (self.let_in or self.counters.resumed):
             return False
         if reading.verdict is Verdict.REFUSED:
-            raise refused(answer, reading)
+            raise self.refused(answer, reading)
         self.let_in = self.let_in or not foreign
         return True
 
@@ -142,7 +156,7 @@ class Courier:
             raise RateLimited(
                 "the vendor asks for a longer pause than a task should wait",
                 retry_after=asked,
-                **_facts(answer, reading),
+                **self._facts(answer, reading),
             )
         self.counters.throttled += 1
         self.counters.retries += 1
@@ -158,7 +172,8 @@ class Courier:
     ) -> None:
         pause = patience.failed(took_seconds)
         if pause is None:
-            raise VendorUnavailable(f"no usable answer within the retry budget; last: {why}", **_facts(answer, reading))
+            facts = self._facts(answer, reading)
+            raise VendorUnavailable(f"no usable answer within the retry budget; last: {why}", **facts)
         self.counters.retries += 1
         await sleep_unless(self._stopping, pause)
 
@@ -168,27 +183,26 @@ class Courier:
         doubt = f"what was sent may be stored at the vendor up to {patience.unknown} times"
         error = UnknownAnswer(
             f"{patience.unknown} times a success in an unknown form; last: {why}{f'; {doubt}' if self._stores else ''}",
-            **_facts(answer, reading),
+            **self._facts(answer, reading),
         )
         error.retryable = not self._stores
         return error
 
+    def refused(self, answer: Answer, outcome: Outcome) -> CredentialsRefused:
+        """The error for refused credentials, or for a URL that leads to no vendor."""
+        astray = answer.status < 400 or answer.status in (404, 405, 407, 410)
+        kind = EndpointRefused if astray else CredentialsRefused
+        return kind(f"{outcome.code}: {outcome.reason}", **self._facts(answer, outcome))
 
-def refused(answer: Answer, outcome: Outcome) -> CredentialsRefused:
-    """The error for refused credentials, or for a URL that leads to no vendor."""
-    astray = answer.status < 400 or answer.status in (404, 405, 407, 410)
-    kind = EndpointRefused if astray else CredentialsRefused
-    return kind(f"{outcome.code}: {outcome.reason}", **_facts(answer, outcome))
-
-
-def _facts(answer: Answer | None, reading: Outcome | None) -> Facts:
-    if answer is None or reading is None:
-        return {}
-    return {"status": answer.status, "code": reading.code, "request_id": answer.headers.get("x-request-id")}
+    def _facts(self, answer: Answer | None, reading: Outcome | None) -> Facts:
+        if answer is None or reading is None:
+            return {}
+        request_id = self.redactor.label(answer.headers.get("x-request-id"))
+        return {"status": answer.status, "code": reading.code, "request_id": request_id}
 
 
 @asynccontextmanager
-async def alone(endpoint: Endpoint, requests_per_minute: float | None = None) -> AsyncIterator[Courier]:
-    """A courier with a transport of its own, for single calls and look-ups."""
+async def alone(endpoint: Endpoint, redactor: Redactor) -> AsyncIterator[Courier]:
+    """A courier with a transport of its own, for single calls."""
     async with open_transport(endpoint) as transport:
-        yield Courier(transport, Pacer(requests_per_minute), RetryPolicy(), asyncio.Event(), Counters())
+        yield Courier(transport, Pacer(None), RetryPolicy(), asyncio.Event(), Counters(), redactor)

@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Protocol
 
-from airflow_provider_events.delivery.courier import Courier, refused
+from airflow_provider_events.delivery.courier import Courier
 from airflow_provider_events.delivery.cuts import Bounds, Chunks
 from airflow_provider_events.delivery.feed import Batch, Batches, Feed, Lanes, Reader, identity_of
 from airflow_provider_events.delivery.ledger import Ledger
@@ -24,6 +24,7 @@ from airflow_provider_events.delivery.transport import Transport
 from airflow_provider_events.delivery.waiting import Held, Waiting
 from airflow_provider_events.exceptions import DeliveryInterrupted, EntryMissing, UnknownAnswer
 from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
+from airflow_provider_events.redaction import Redactor
 
 __all__ = ["Engine", "Limits", "Wire"]
 
@@ -76,6 +77,7 @@ class Engine:
         pacer: Pacer,
         policy: RetryPolicy,
         observer: DeliveryObserver,
+        redactor: Redactor | None = None,
     ) -> None:
         self._wire = wire
         self._ledger = ledger
@@ -84,7 +86,7 @@ class Engine:
         self._observer = observer
         self._stopping = asyncio.Event()
         self._failure: Exception | None = None
-        self._courier = Courier(transport, pacer, policy, self._stopping, ledger.counters)
+        self._courier = Courier(transport, pacer, policy, self._stopping, ledger.counters, redactor)
         self._taking: set[int] = set()
         self._doubtful: set[int] = set()  # rows whose events may be stored: no answer told
         in_order = options.ordering == "identity"
@@ -200,7 +202,7 @@ class Engine:
             pieces = part.pieces
             request, read = self._wire.request(pieces), self._readings[len(pieces)]
             try:
-                answer, reading = await self._courier.carry(request, read, patience)
+                answer, reading = await self._courier.carry(request, read, patience, part.about)
                 if isinstance(reading, list):
                     if again := self._settle_each(part, reading, answer, queue):
                         parts.append(part := part.part(again))
@@ -229,7 +231,7 @@ class Engine:
             if outcome.verdict is Verdict.RETRY:
                 again.append(n)
             elif outcome.verdict is Verdict.REFUSED:
-                self.fail(refused(answer, outcome))
+                self.fail(self._courier.refused(answer, outcome))
             else:
                 self._settle(batch, n, outcome, answer, queue)
         return again
@@ -260,7 +262,7 @@ class Engine:
                     f"row {row}: the customer's entry does not exist ({outcome.code})",
                     status=answer.status,
                     code=outcome.code,
-                    request_id=answer.headers.get("x-request-id"),
+                    request_id=self._courier.redactor.label(answer.headers.get("x-request-id"), batch.about),
                 )
             )
 

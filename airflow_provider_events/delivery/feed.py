@@ -17,6 +17,7 @@ from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.rows import Chunk, Item
 from airflow_provider_events.delivery.waiting import Held
 from airflow_provider_events.events import Record
+from airflow_provider_events.redaction import Private
 
 __all__ = ["Batch", "Batches", "Feed", "Lanes", "Reader"]
 
@@ -52,6 +53,12 @@ class Batch(NamedTuple):
     def span(self, n: int) -> Span:
         """That of one of the events."""
         return self.spans[n] if len(self.spans) > 1 else self.spans[0]
+
+    def about(self) -> Iterator[Private]:
+        """What the request says of its customers."""
+        for n in range(len(self.rows)):
+            if (event := self.item(n).record.event) is not None:
+                yield Private(event.identity, (event.properties, event.id))
 
     def part(self, places: Sequence[int]) -> Batch:
         """Some of the events, by their places in this batch."""

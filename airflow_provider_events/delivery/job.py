@@ -31,6 +31,7 @@ from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.delivery.transport import Transport
 from airflow_provider_events.events import DeliveryReport
 from airflow_provider_events.exceptions import DeliveryError, DeliveryInterrupted, RejectedNotWritten
+from airflow_provider_events.redaction import Redactor
 
 __all__ = ["Codec", "Delivery", "Plan", "on_own_loop"]
 
@@ -55,6 +56,7 @@ class Plan:
     :param requests_per_minute: quota to keep; None for none.
     :param sent_at: the time of events that have none.
     :param fingerprint: of query, mapping and options: a checkpoint of another one is not continued.
+    :param redactor: knows the secrets that no answer may repeat.
     """
 
     vendor: str
@@ -64,6 +66,7 @@ class Plan:
     sent_at: datetime
     fingerprint: str = ""
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    redactor: Redactor = field(default_factory=Redactor, repr=False)
 
 
 class Delivery:
@@ -159,6 +162,7 @@ class Delivery:
                 pacer=Pacer(plan.requests_per_minute),
                 policy=plan.policy,
                 observer=self._observer,
+                redactor=plan.redactor,
             )
             self._loop = asyncio.get_running_loop()
             if self._stopped.is_set():

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import datetime
-from html import escape
-from typing import Any
-from urllib.parse import quote
+from itertools import islice
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, Frontier, Span, Tally
 from airflow_provider_events.delivery.observer import Counters
 from airflow_provider_events.delivery.sinks import RejectedSink, rejected_line
 from airflow_provider_events.events import DeliveryReport, Record, Rejection
 from airflow_provider_events.exchange import Outcome
+from airflow_provider_events.shown import MASK, shown
 
-__all__ = ["Ledger", "without_values"]
+__all__ = ["Ledger"]
 
-SHORTEST_MASKED = 3
+IDS_SHOWN = 3
 EXAMPLES = 3
 
 
@@ -64,8 +61,7 @@ class Ledger:
 
     def refused(self, span: Span, record: Record, outcome: Outcome) -> None:
         """The vendor rejected one event."""
-        reason = without_values(outcome.reason, record.event.identity if record.event else {})
-        self.rejected(record, Rejection(record.row, outcome.code, reason))
+        self.rejected(record, Rejection(record.row, outcome.code, outcome.reason))
         self.frontier.settled(span, (record.row,))
 
     def rejected(self, record: Record, rejection: Rejection) -> None:
@@ -105,17 +101,8 @@ class Ledger:
         )
 
 
-def without_values(text: str, identity: Mapping[str, Any]) -> str:
-    """A vendor's words without the customer's ids, which some vendors repeat, in whatever spelling."""
-    for value in map(str, identity.values()):
-        if len(value) >= SHORTEST_MASKED:
-            spellings = {value, quote(value), quote(value, safe="@"), escape(value), json.dumps(value)[1:-1]}
-            longest_first = sorted(map(re.escape, spellings), key=len, reverse=True)
-            text = re.sub("|".join(longest_first), "***", text, flags=re.IGNORECASE)
-    return text
-
-
 def _masked(record: Record) -> str:
     """The identity as far as a log may show it: enough to find the row, not enough to name the customer."""
     identity = record.event.identity if record.event else {}
-    return "".join(f", {name} {str(value)[:1]}***" for name, value in identity.items())
+    ids = islice(identity.items(), IDS_SHOWN)
+    return "".join(f", {shown(name)} {shown(str(value)[:1])}{MASK}" for name, value in ids)

@@ -25,6 +25,7 @@ from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
 from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, Transport, open_transport
 from airflow_provider_events.exceptions import InvalidEvent, VendorUnavailable
 from airflow_provider_events.exchange import Answer, Listing, Outcome, Page, Request, Verdict
+from airflow_provider_events.redaction import About, Private, Redactor, nobody
 
 __all__ = ["Asked", "Identity", "Line", "Progress", "Search", "open_line"]
 
@@ -193,7 +194,8 @@ class Search:
         for position in todo:
             if self.enough:
                 return
-            outcome = await line.ask(partial(_request, vendor, self._wanted[position]), vendor.read_lookup)
+            identity = self._wanted[position]
+            outcome = await line.ask(partial(_request, vendor, identity), vendor.read_lookup, partial(_about, identity))
             if outcome.verdict is Verdict.FOUND:
                 self.progress.found.add(position)
             elif outcome.verdict is not Verdict.MISSING:
@@ -259,6 +261,10 @@ def _request(vendor: Asked, identity: Identity) -> Request:
     return request
 
 
+def _about(identity: Identity) -> list[Private]:
+    return [Private(identity)]
+
+
 class Line(NamedTuple):
     """What all look-ups through one connection share in a process: client, quota, and bound of requests in flight."""
 
@@ -266,10 +272,12 @@ class Line(NamedTuple):
     slots: asyncio.Semaphore
     max_in_flight: int
 
-    async def ask(self, request: Callable[[], Request], read: Callable[[Answer], Outcome]) -> Outcome:
+    async def ask(
+        self, request: Callable[[], Request], read: Callable[[Answer], Outcome], about: About = nobody
+    ) -> Outcome:
         """What the vendor answered to a request; see `Courier.carry`."""
         async with self.slots:
-            _, outcome = await self.courier.carry(request, read, self.courier.patience())
+            _, outcome = await self.courier.carry(request, read, self.courier.patience(), about)
         return outcome if isinstance(outcome, Outcome) else outcome[0]
 
 
@@ -285,7 +293,9 @@ _open_lines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, _Shared]] = 
 
 
 @asynccontextmanager
-async def open_line(endpoint: Endpoint, requests_per_minute: float | None, max_in_flight: int) -> AsyncIterator[Line]:
+async def open_line(
+    endpoint: Endpoint, requests_per_minute: float | None, max_in_flight: int, redactor: Redactor | None = None
+) -> AsyncIterator[Line]:
     """The line to an endpoint, shared by all that use it on this event loop at the same time.
 
     :param requests_per_minute: quota of all of them together; None for none.
@@ -305,7 +315,7 @@ async def open_line(endpoint: Endpoint, requests_per_minute: float | None, max_i
     if shared is None:
         transport = open_transport(endpoint)
         courier = Courier(
-            transport, Pacer(requests_per_minute), RetryPolicy(), asyncio.Event(), Counters(), stores=False
+            transport, Pacer(requests_per_minute), RetryPolicy(), asyncio.Event(), Counters(), redactor, stores=False
         )
         shared = lines[key] = _Shared(Line(courier, asyncio.Semaphore(max_in_flight), max_in_flight), transport)
         await transport.__aenter__()

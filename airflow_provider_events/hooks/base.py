@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_events.delivery.job import Codec, Delivery
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.delivery.transport import Endpoint
+    from airflow_provider_events.redaction import Redactor
     from airflow_provider_events.sources.mapping import EventMapping
 
 __all__ = ["EventsHook"]
@@ -109,6 +110,13 @@ class EventsHook(BaseHook):
         vendor = self._configured(connection, extra)
         await sync_to_async(_mask)(vendor)
         self.vendor = vendor
+
+    @cached_property
+    def redactor(self) -> Redactor:
+        """Takes this connection's secrets out of whatever the vendor says."""
+        from airflow_provider_events.redaction import Redactor
+
+        return Redactor(self.vendor.secrets())
 
     # -- looking up --------------------------------------------------------------------------------------------------
 
@@ -243,7 +251,7 @@ class EventsHook(BaseHook):
             if str(file).removeprefix("file://") == getattr(source, "uri", None):
                 raise ConfigurationError(f"rejected_path: {file} is the file that is to be read; name another one")
             sink = RejectedSink(writable(file, "rejected_path"))
-        plan = Plan(self.conn_type, wanted, limits, quota, sent_at, fingerprint)
+        plan = Plan(self.conn_type, wanted, limits, quota, sent_at, fingerprint, redactor=self.redactor)
         observer = LogObserver(log, Meter(quota, lambda: getattr(source, "total", None)))
         self._delivery = Delivery(codec or self.vendor, lambda: open_transport(endpoint), plan, observer, sink, store)
         if self._stopped:

@@ -23,7 +23,7 @@ async def line_of(hook: EventsHook) -> AsyncIterator[Line]:
     vendor, extra = hook.vendor, hook.vendor.extra
     in_flight = extra["max_in_flight"] or vendor.max_in_flight
     quota = hook.quota(extra["requests_per_minute"], vendor.lookup_quota())
-    async with open_line(hook.endpoint(in_flight), quota, in_flight) as line:
+    async with open_line(hook.endpoint(in_flight), quota, in_flight, hook.redactor) as line:
         yield line
 
 

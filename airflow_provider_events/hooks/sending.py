@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_events.delivery.courier import alone
 from airflow_provider_events.delivery.engine import Limits
-from airflow_provider_events.delivery.ledger import without_values
 from airflow_provider_events.delivery.rows import at_its_time
 from airflow_provider_events.delivery.transport import TransportError, open_transport
 from airflow_provider_events.events import Event, Receipt
 from airflow_provider_events.exceptions import ConfigurationError, DeliveryError, EntryMissing, EventRejected
 from airflow_provider_events.exchange import Verdict
+from airflow_provider_events.redaction import Private
 
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.job import Codec
@@ -29,20 +29,25 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
     """
     event = at_its_time(event, codec, datetime.now(UTC))
     piece = codec.encode(event)
+    redactor = hook.redactor
+
+    def about() -> list[Private]:
+        return [Private(event.identity, (event.properties, event.id))]
+
     try:
-        async with alone(hook.endpoint(1)) as courier:
+        async with alone(hook.endpoint(1), redactor) as courier:
             answer, outcome = await courier.carry(
-                codec.request([piece]), lambda answer: codec.read(answer, 1), courier.patience()
+                codec.request([piece]), lambda answer: codec.read(answer, 1), courier.patience(), about
             )
     except DeliveryError as error:
         raise hook.named(error) from error.__cause__
     if isinstance(outcome, list):
         (outcome,) = outcome
-    request_id = answer.headers.get("x-request-id")
+    request_id = redactor.label(answer.headers.get("x-request-id"), about)
     if outcome.verdict is not Verdict.DELIVERED:
         kind = EntryMissing if outcome.verdict is Verdict.MISSING else EventRejected
         raise kind(
-            f"{outcome.code}: {without_values(outcome.reason, event.identity)}",
+            f"{outcome.code}: {outcome.reason}",
             status=answer.status,
             code=outcome.code,
             request_id=request_id,
@@ -52,7 +57,7 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
         hook.conn_type,
         hook.vendor.content(event).key,
         answer.status,
-        outcome.reference,
+        redactor.label(outcome.reference, about),
         request_id,
         courier.counters.requests,
     )
@@ -66,7 +71,7 @@ async def probe(hook: EventsHook) -> tuple[bool, str]:
             answer = await transport.send(vendor.probe())
     except TransportError as error:
         return False, f"{error}: check the API base URL {vendor.base_url}"
-    outcome = vendor.read_probe(answer)
+    outcome = hook.redactor.outcome(vendor.read_probe(answer))
     if outcome.verdict is Verdict.DELIVERED:
         return True, f"{vendor.label} accepts this connection ({vendor.base_url})"
     return False, f"{vendor.label} at {vendor.base_url} answered {answer.status} ({outcome.code}): {outcome.reason}"

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events.exceptions import KeyColumnError
+from airflow_provider_events.shown import shown_names
 from airflow_provider_events.sources.cursors import (
     Access,
     Bound,
@@ -197,7 +198,7 @@ def _key_position(columns: Sequence[str], key_column: str) -> int:
         if names.count(spelled(key_column)) == 1:
             return names.index(spelled(key_column))
     raise KeyColumnError(
-        f"key_column {key_column!r} has to be one column of the query, which returns: {', '.join(columns)}."
+        f"key_column {key_column!r} has to be one column of the query, which returns: {shown_names(columns)}."
     )
 
 

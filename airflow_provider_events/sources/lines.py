@@ -11,6 +11,7 @@ import orjson
 from airflow_provider_events._compat import ObjectStoragePath
 from airflow_provider_events.events import REJECTED_SCHEMA, Event, Record
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
+from airflow_provider_events.shown import shown
 from airflow_provider_events.values import kind
 
 __all__ = ["LineRecords", "is_lines_uri"]
@@ -70,12 +71,12 @@ class LineRecords:
         version, vendor = data["version"], data.get("vendor")
         if type(version) is not int or version > REJECTED_SCHEMA:
             raise ConfigurationError(
-                f"events: line {row} of {self._uri} is of schema version {version!r}; "
+                f"events: line {row} of {self._uri} is of schema version {shown(version)}; "
                 f"this release reads up to {REJECTED_SCHEMA}"
             )
         if vendor != self._vendor:
             raise ConfigurationError(
-                f"events: line {row} of {self._uri} was rejected by {vendor!r}; this connection leads to "
+                f"events: line {row} of {self._uri} was rejected by {shown(vendor)!r}; this connection leads to "
                 f"{self._vendor!r}, whose identities and rules are others"
             )
         if data["event"] is None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent, MappingError
+from airflow_provider_events.shown import shown, shown_names
 from airflow_provider_events.values import kind
 
 __all__ = ["EventMapping", "RowMapper", "event_id", "identifier"]
@@ -115,17 +116,17 @@ class RowMapper:
         at = {column: position for position, column in enumerate(columns)}
         if len(at) < len(columns):
             twice = next(column for column in columns if list(columns).count(column) > 1)
-            raise MappingError(f"the query returns the column {twice!r} twice: give one of them an alias")
+            raise MappingError(f"the query returns the column {shown(twice)!r} twice: give one of them an alias")
 
         def position(column: str, option: str) -> int:
             if column in at:
                 return at[column]
             folded = {str(name).lower(): name for name in at}
             near = [folded[name] for name in difflib.get_close_matches(column.lower(), folded, 1)]
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = f" (did you mean {shown(near[0])!r}?)" if near else ""
             raise MappingError(
                 f"mapping: {option} names the column {column!r}, which is not there{hint}; "
-                f"the columns are {', '.join(columns)}"
+                f"the columns are {shown_names(columns)}"
             )
 
         self.name = position(mapping.name_column, "name_column") if mapping.name_column else None
@@ -152,7 +153,7 @@ class RowMapper:
             for at in (self.timestamp, *(at for _, at in self.properties)):
                 if at is not None and _is_naive(row[at], text_too=at == self.timestamp):
                     raise MappingError(
-                        f"mapping: the times of column {self.columns[at]!r} come without a zone; add "
+                        f"mapping: the times of column {shown(self.columns[at])!r} come without a zone; add "
                         f'"timezone": "Europe/Bucharest" (the zone they are in) to the mapping, or cast them in SQL'
                     )
 

@@ -292,8 +292,11 @@ def is_later(answer: Answer) -> bool:
     return answer.status in (408, 421, 423, 425, 429) or answer.status >= 500
 
 
-def words(value: object, limit: int = 200) -> str:
-    """A vendor's text for a log: one line, cut to `limit` characters; empty for anything but text."""
+def words(value: object, limit: int = 400) -> str:
+    """A vendor's text as one line, cut to `limit` characters; empty for anything but text.
+
+    What it repeats is taken out where it is used; so it is cut to what is read of it, and not yet to what is shown.
+    """
     if not isinstance(value, str):
         return ""
     one_word = value.isidentifier() and len(value) <= limit  # as ids, codes and states mostly are

@@ -136,7 +136,7 @@ class Embeddables(Vendor):
         error, entry_id = known.get("error"), known.get("entry_id")
         if not error and isinstance(entry_id, str) and 200 <= answer.status < 300:
             return delivered(words(entry_id))
-        code = words(error.get("code"), 60) if isinstance(error, dict) else ""
+        code = words(error.get("code")) if isinstance(error, dict) else ""
         reason = words(error.get("message")) if isinstance(error, dict) else ""
         if is_later(answer):
             return by_status(answer, code, reason)

@@ -122,7 +122,7 @@ class Vibetrace(Vendor):
         if not errors and isinstance(known.get("results"), dict) and 200 <= answer.status < 300:
             return delivered()
         said = [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
-        reason = words("; ".join(filter(None, map(_sentence, said))), 400)
+        reason = words("; ".join(filter(None, map(_sentence, said))))
         if is_later(answer):
             return by_status(answer, reason=reason)
         if any(words(error.get("message")).lower() == "user not found" for error in said):
