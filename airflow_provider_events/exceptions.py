@@ -34,6 +34,7 @@ __all__ = [
     "CredentialsRefused",
     "DeliveryError",
     "DeliveryInterrupted",
+    "EndpointRefused",
     "EntryMissing",
     "EventRejected",
     "EventsError",
@@ -45,6 +46,7 @@ __all__ = [
     "SourceChanged",
     "SourceError",
     "TooManyRejected",
+    "UnknownAnswer",
     "VendorUnavailable",
 ]
 
