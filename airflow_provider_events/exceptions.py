@@ -9,10 +9,12 @@
     │   └── SourceChanged           no   a retry finds other rows than an earlier try settled
     └── DeliveryError               yes  the delivery stopped; `report` holds what had happened until then
         ├── CredentialsRefused      no   the vendor refused the key, the project or the URL
+        │   └── EndpointRefused     no   what answers at the URL is not the vendor
         ├── EventRejected           no   a single event was rejected
         ├── TooManyRejected         no   more events were rejected than `max_rejected` allows
         ├── EntryMissing            yes  the customer's entry does not exist (yet)
         ├── VendorUnavailable       yes  no usable answer within the retry budget
+        │   └── UnknownAnswer       no   a success in an unknown form: repeating it may store it twice
         ├── RateLimited             yes  the vendor asks for a longer pause than a task should hold a worker for
         ├── RejectedNotWritten      yes  rejected events cannot be written to their file
         └── DeliveryInterrupted     yes  stopped by a kill, a timeout or SIGTERM after draining what was in flight
