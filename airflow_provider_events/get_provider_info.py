@@ -156,10 +156,10 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "region": {
                         "label": "Region",
-                        "description": "Data centre of the account",
+                        "description": "Data centre of the account; eug (Europe) is not in the REST documentation",
                         "schema": {
                             "type": ["string", "null"],
-                            "enum": ["global", "in", "ksa"],
+                            "enum": ["global", "in", "ksa", "eug"],
                             "default": "global",
                         },
                     },
@@ -171,6 +171,12 @@ def get_provider_info() -> dict[str, object]:
                             "enum": ["none", "portability"],
                             "default": "none",
                         },
+                    },
+                    "allow_system_events": {
+                        "label": "Allow system events",
+                        "description": "Send events that are named like WebEngage's own, such as email_open, "
+                        "instead of rejecting them",
+                        "schema": {"type": ["boolean", "null"], "default": False},
                     },
                     "requests_per_minute": {
                         "label": "Requests per minute",

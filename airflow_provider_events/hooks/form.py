@@ -42,7 +42,7 @@ def conn_fields(vendor: type[Vendor]) -> dict[str, Any]:
 def form_widgets(vendor: type[Vendor]) -> dict[str, Any]:
     """The extra fields as wtforms fields."""
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget, Select2Widget
-    from wtforms import FloatField, IntegerField, SelectField, StringField
+    from wtforms import BooleanField, FloatField, IntegerField, SelectField, StringField
     from wtforms.validators import NumberRange, Optional
 
     widgets: dict[str, Any] = {}
@@ -52,6 +52,9 @@ def form_widgets(vendor: type[Vendor]) -> dict[str, Any]:
             widgets[extra.name] = SelectField(
                 **common, choices=[(choice, choice) for choice in extra.choices], widget=Select2Widget()
             )
+            continue
+        if extra.type == "boolean":
+            widgets[extra.name] = BooleanField(**common)
             continue
         field = {"string": StringField, "integer": IntegerField, "number": FloatField}[extra.type]
         validators = [Optional()] + ([NumberRange(min=extra.minimum)] if extra.minimum is not None else [])

@@ -14,7 +14,8 @@ Where its documents are silent or disagree:
 | a command that isn't an object with a name | 400 `Invalid JSON` for the whole batch |
 | an unknown command name | that command fails |
 | 405, 429 | `{"success": false, "error": …}` |
-| duplicate | same customer ids, type, explicit timestamp and properties: `success`, but kept once |
+| duplicate | same ids, type, explicit timestamp, properties and their types, for 90 days: `success`, but kept once |
+| a repeated `consent` event | kept each time, as documented |
 | timestamp in milliseconds, or else more than a year ahead | accepted as documented, and a violation |
 | rate limit of the reading calls | none |
 """
@@ -37,6 +38,7 @@ from airflow_provider_events.sandbox.state import Settings, compact_json
 
 MAX_COMMANDS = 50
 FAR_FUTURE_SECONDS = 366 * 86_400
+DEDUPLICATION_SECONDS = 90 * 86_400
 
 _PROJECT = re.compile(r"[0-9A-Za-z-]+")
 _NO_CUSTOMER = {"errors": {"_global": ["Customer does not exist"]}, "success": False}
@@ -71,7 +73,7 @@ class Bloomreach(VendorApi):
         super().__init__(settings)
         self._customers: list[Customer] = []
         self._by_id: dict[tuple[str, str], Customer] = {}
-        self._digests: set[bytes] = set()
+        self._received: dict[bytes, float] = {}
         keys = self.credentials
         self._private = "Basic " + b64encode(f"{keys['api_key_id']}:{keys['api_secret']}".encode()).decode()
         self._public = f"Token {keys['public_token']}"
@@ -261,11 +263,12 @@ class Bloomreach(VendorApi):
             self._keep_event(call, blob, message, command_id)
 
     def _keep_event(self, call: Call, blob: bytes, event: tracking.Message, command_id: str | None) -> None:
-        if event.digest in self._digests:
-            self.memory.record(call.number, blob, "duplicate", key=command_id)
-            return
         if event.digest is not None:
-            self._digests.add(event.digest)
+            before = self._received.get(event.digest)
+            self._received[event.digest] = call.at
+            if before is not None and call.at - before < DEDUPLICATION_SECONDS:
+                self.memory.record(call.number, blob, "duplicate", key=command_id)
+                return
         notes: tuple[str, ...] = ()
         timestamp = call.at if event.timestamp is None else event.timestamp
         if timestamp > call.at + FAR_FUTURE_SECONDS:

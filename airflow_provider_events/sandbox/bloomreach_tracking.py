@@ -15,6 +15,8 @@ import orjson
 MAX_MESSAGE_BYTES = 800 * 1024
 MAX_VALUE_BYTES = 16 * 1024
 
+CONSENT = "consent"  # the one event type that is never deduplicated
+
 _ALPHANUMERIC = re.compile(r"[^\W_]")
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _NO_VALID_ID = "At least one valid id should be specified"
@@ -29,7 +31,8 @@ class CommandRefused(ValueError):
 class Message:
     """What was tracked.
 
-    `timestamp`: seconds since the epoch. `digest`: equal for 1:1 duplicates, `None` without a timestamp.
+    `timestamp`: seconds since the epoch. `digest`: equal for 1:1 duplicates, `None` where there can be none: without a
+    timestamp, and for consents.
     """
 
     ids: dict[str, Any]
@@ -47,6 +50,8 @@ def read_event(data: Any, size_bytes: int) -> Message:
     if "timestamp" not in data:
         return Message(ids, properties)
     timestamp = _seconds(data["timestamp"])
+    if event_type == CONSENT:
+        return Message(ids, properties, timestamp)
     same = orjson.dumps([ids, event_type, timestamp, properties], option=orjson.OPT_SORT_KEYS)
     return Message(ids, properties, timestamp, blake2b(same, digest_size=16).digest())
 

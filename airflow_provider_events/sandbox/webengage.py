@@ -11,6 +11,7 @@ Where its documents are silent or disagree:
 | `eventTime` in any other form than the documented one | 400 |
 | names over 50, ids over 100, strings over 1000 characters | 400; exactly 50 or 1000: a violation |
 | names that begin with `we_`, a changed data type, a 26th attribute of a type | accepted, noted as ignored |
+| an event named like one of WebEngage's own | accepted, noted as ignored, and a violation |
 | `x-request-id` on a bulk | not used: de-duplication is documented for single calls only |
 | `x-request-id` that isn't hexadecimal | 400 |
 | an `x-request-id` used again for another body | discarded as a duplicate, and a violation |
@@ -29,6 +30,7 @@ from starlette.routing import Route
 
 from airflow_provider_events.sandbox.api import Answer, Call, VendorApi
 from airflow_provider_events.sandbox.state import Outcome, Settings, compact_json
+from airflow_provider_events.sandbox.webengage_names import SYSTEM_EVENTS
 
 MAX_BULK = 25
 MAX_ID_CHARS = 100
@@ -267,6 +269,8 @@ class WebEngage(VendorApi):
             outcome = "duplicate"
         elif event["eventName"].startswith("we_"):
             outcome, notes = "ignored", ("eventName begins with we_",)
+        elif event["eventName"] in SYSTEM_EVENTS:
+            outcome, notes = "ignored", (self.memory.violation(call.number, "eventName is a system event"),)
         else:
             notes = self._ignored_attributes(call, event["eventName"], event.get("eventData", {}))
             self._note_limits(call, event)

@@ -3,10 +3,12 @@
 https://documentation.bloomreach.com/engagement/docs/add-event
 https://documentation.bloomreach.com/engagement/docs/batch-commands-2
 https://documentation.bloomreach.com/engagement/reference/tracking-api-error-messages
+https://documentation.bloomreach.com/engagement/docs/imports-technical-reference
 """
 
 from __future__ import annotations
 
+import logging
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -36,6 +38,7 @@ from airflow_provider_events.vendors.base import (
     words,
 )
 
+CONSENT = "consent"
 MAX_EVENT_BYTES = 800_000
 MAX_VALUE_BYTES = 16_000
 _COMMAND_HEADS = [b'{"name":"customers/events","command_id":"%d","data":' % n for n in range(50)]
@@ -44,6 +47,8 @@ _CUSTOMER_HEADS = [b'{"name":"customers","command_id":"%d","data":' % n for n in
 _command_id, _success, _is_true = itemgetter("command_id"), itemgetter("success"), partial(is_, True)
 _NO_IDS = {"null", "undefined"}
 _REFUSALS = ("could not authenticate", "invalid project id", "access key not found", "invalid secret")
+
+log = logging.getLogger(__name__)
 
 
 class Bloomreach(Vendor):
@@ -72,11 +77,12 @@ class Bloomreach(Vendor):
     piece_overhead = len(_COMMAND_HEADS[-1]) + 2
     ids_as_text = True
     identity_keys = "any id names of the project (`registered`, `cookie`, …), one or more"
-    deduplication = "one-to-one duplicates: the same customer, type, timestamp and properties"
+    deduplication = "the same customer, type, timestamp and properties with their types, for 90 days; never consents"
 
     def __init__(self, values: ConnectionValues) -> None:
         super().__init__(values)
         project = segment(self.extra["project_token"])
+        self._consents_noted = False
         self._track, self._data = f"/track/v2/projects/{project}", f"/data/v2/projects/{project}"
 
     def headers(self) -> dict[str, str]:
@@ -93,6 +99,8 @@ class Bloomreach(Vendor):
     def write(self, content: Content) -> bytes:
         """`customer_ids`, `event_type`, `properties`, and `timestamp` in seconds with its microseconds."""
         _, name, identity, moment, properties, _ = content
+        if name == CONSENT:
+            self._note_consents()
         wire: dict[str, Any] = {
             "customer_ids": _customer_ids(identity),
             "event_type": name,
@@ -112,10 +120,17 @@ class Bloomreach(Vendor):
         usual = all(map(str.isalnum, map(itemgetter(0), ids))) and _NO_IDS.isdisjoint(map(str.lower, ids))
         if moments is None or not usual:
             return None
+        if CONSENT in names:
+            self._note_consents()
         columns = zip(identities, names, properties, map(datetime.timestamp, moments), strict=True)
         wires = [{"customer_ids": i, "event_type": n, "properties": p, "timestamp": t} for i, n, p, t in columns]
         pieces = dumps_each(wires)
         return pieces if max(map(len, pieces)) < MAX_VALUE_BYTES else None
+
+    def _note_consents(self) -> None:
+        if not self._consents_noted:
+            self._consents_noted = True
+            log.warning("Bloomreach never drops a repeated consent event: one that is sent again is a second consent")
 
     def request(self, pieces: Sequence[bytes]) -> Request:
         """`POST …/customers/events` for one event, `POST …/batch` for more, each command with its `command_id`."""

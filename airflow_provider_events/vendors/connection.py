@@ -52,10 +52,10 @@ class ExtraField:
     name: str
     label: str
     description: str
-    type: Literal["string", "integer", "number"] = "string"
+    type: Literal["string", "integer", "number", "boolean"] = "string"
     required: bool = False
     choices: tuple[str, ...] = ()
-    default: str | int | float | None = None
+    default: str | int | float | bool | None = None
     minimum: float | None = None
 
     def read(self, value: Any) -> Any:
@@ -72,6 +72,10 @@ class ExtraField:
             if self.choices and value not in self.choices:
                 raise ValueError(f"has to be one of {', '.join(self.choices)}")
             return value
+        if self.type == "boolean":
+            if (text := str(value).strip().lower()) not in ("true", "false"):
+                raise ValueError("has to be true or false")
+            return text == "true"
         whole = self.type == "integer"
         try:
             number = float("nan" if isinstance(value, bool) else value)

@@ -3,6 +3,7 @@
 https://docs.webengage.com/docs/rest-api-getting-started
 https://docs.webengage.com/docs/rest-api-tracking-events
 https://docs.webengage.com/docs/bulk-user-api
+https://docs.webengage.com/docs/system-event-name-updates-complete-reference
 """
 
 from __future__ import annotations
@@ -41,12 +42,39 @@ HOSTS = {
     "global": "https://api.webengage.com",
     "in": "https://api.in.webengage.com",
     "ksa": "https://api.ksa.webengage.com",
+    "eug": "https://api.eug.webengage.com",
 }
 MAX_ID_LENGTH = 100
 MAX_NAME_LENGTH = 50
 MAX_TEXT_LENGTH = 1000
 MAX_ATTRIBUTES_PER_TYPE = 25
 MAX_KNOWN_NAMES = 10_000
+_SYSTEM_EVENTS = frozenset(
+    f"{prefix}_{what}"
+    for prefix, whats in {
+        "app": "installed upgraded crashed uninstalled",
+        "user": "logged_in logged_out session_started",
+        "goal": "accomplish",
+        "gcm": "registered notification_response",
+        "apns": "registration_failed",
+        "push_notification": "queued accepted rejected received view click close failed item_view rating_submitted "
+        "registered unregistered control_group window_view window_denied window_allowed "
+        "subscribe_notification_allowed prompt_view prompt_allowed prompt_denied",
+        "notification": "view click close abs_view control_group",
+        "inbox_notification": "sent view click read unread close delete control_group",
+        "feedback": "view close submit",
+        "survey": "view close complete submit abs_view",
+        "email": "queued accepted attempted processed sent rejected discarded bounce delivered open click unsubscribe "
+        "resubscribe spam abusereport complaint control_group",
+        "sms": "queued accepted sent rejected failed click control_group",
+        "whatsapp": "queued accepted sent rejected failed read click control_group",
+        "rcs": "queued accepted delivered rejected failed read click control_group control_attempted",
+        "viber": "queued accepted sent rejected failed read click control_group",
+        "web_personalization": "view click control_group",
+        "app_personalization": "view click failed received control_group",
+    }.items()
+    for what in whats.split()
+)
 _USER_KEYS = {"userId", "anonymousId"}
 # What a user has beside `attributes`.
 USER_FIELDS = {"firstName", "lastName", "birthDate", "gender", "email", "phone", "company"}
@@ -71,8 +99,8 @@ class WebEngage(Vendor):
         ExtraField(
             "region",
             "Region",
-            "Data centre of the account",
-            choices=("global", "in", "ksa"),
+            "Data centre of the account; eug (Europe) is not in the REST documentation",
+            choices=tuple(HOSTS),
             default="global",
         ),
         ExtraField(
@@ -82,6 +110,13 @@ class WebEngage(Vendor):
             choices=("none", "portability"),
             default="none",
         ),
+        ExtraField(
+            "allow_system_events",
+            "Allow system events",
+            "Send events that are named like WebEngage's own, such as email_open, instead of rejecting them",
+            "boolean",
+            default=False,
+        ),
     )
     max_batch_size = 25
     piece_overhead = 16
@@ -90,12 +125,13 @@ class WebEngage(Vendor):
     ids_as_text = True
     max_bulk_properties = MAX_ATTRIBUTES_PER_TYPE
     identity_keys = "`userId` or `anonymousId`, exactly one"
-    deduplication = "single events, by `x-request-id`, for 4 hours; undocumented for bulks"
+    deduplication = "single events, by `x-request-id`, for 4 hours; for bulks not in the REST documentation"
 
     def __init__(self, values: ConnectionValues) -> None:
         super().__init__(values)
         self._account = f"/v1/accounts/{segment(self.extra['license_code'])}"
         self._known_names: set[str] = set()
+        self._reserved = frozenset() if self.extra["allow_system_events"] else _SYSTEM_EVENTS
 
     def host_default(self) -> str:
         """The host of the connection's region."""
@@ -123,6 +159,8 @@ class WebEngage(Vendor):
         _, name, identity, moment, properties, event_id = content
         wire: dict[str, Any] = _user(identity)
         _check_name("name", name, MAX_NAME_LENGTH)
+        if name in self._reserved:
+            raise InvalidEvent("name", "a system event of WebEngage: only WebEngage itself makes events of this name")
         wire["eventName"] = name
         if moment is not None:
             wire["eventTime"] = _event_time(moment)
@@ -154,6 +192,7 @@ class WebEngage(Vendor):
         names, identities = set(contents.names), contents.identities
         return (
             max(map(len, identities)) == 1
+            and self._reserved.isdisjoint(names)
             and _USER_KEYS.issuperset(chain.from_iterable(identities))
             and max(map(len, chain.from_iterable(map(dict.values, identities)))) <= MAX_ID_LENGTH
             and not any(len(name) > MAX_NAME_LENGTH or name.startswith("we_") for name in names)

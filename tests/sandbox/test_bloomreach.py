@@ -197,6 +197,30 @@ def test_duplicates_need_an_explicit_timestamp(events_sandbox: Sandbox, client: 
     assert outcomes == ["accepted", "duplicate", "accepted", "accepted", "accepted"]
 
 
+def test_duplicates_are_told_by_the_types_of_their_values_too(events_sandbox: Sandbox, client: httpx.Client) -> None:
+    for price in (10, 10.0, "10", 10):
+        event = {**EVENT, "properties": {"price": price}}
+        assert client.post(f"{TRACK}/customers/events", json=event, headers=PRIVATE).json()["success"]
+    outcomes = [event.outcome for event in events_sandbox.events("bloomreach", outcome=None)]
+    assert outcomes == ["accepted", "accepted", "accepted", "duplicate"]
+
+
+def test_a_duplicate_is_dropped_for_90_days_from_its_last_receipt(timed: Sandbox, clock: Clock) -> None:
+    for days in (0, 89, 89, 90):
+        clock.now += days * 86_400
+        sent = httpx.post(f"{timed.url}{TRACK}/customers/events", json=EVENT, headers=PRIVATE)
+        assert sent.json()["success"]
+    outcomes = [event.outcome for event in timed.events("bloomreach", outcome=None)]
+    assert outcomes == ["accepted", "duplicate", "duplicate", "accepted"]
+
+
+def test_a_repeated_consent_is_a_second_consent(events_sandbox: Sandbox, client: httpx.Client) -> None:
+    event = {**EVENT, "event_type": "consent", "properties": {"category": "email", "action": "accept"}}
+    for _ in range(2):
+        assert client.post(f"{TRACK}/customers/events", json=event, headers=PRIVATE).json()["success"]
+    assert [event.outcome for event in events_sandbox.events("bloomreach", outcome=None)] == ["accepted", "accepted"]
+
+
 def test_milliseconds_are_taken_for_seconds(events_sandbox: Sandbox, client: httpx.Client) -> None:
     event = {**EVENT, "timestamp": 1_700_000_000_000}
     assert client.post(f"{TRACK}/customers/events", json=event, headers=PRIVATE).json()["success"]

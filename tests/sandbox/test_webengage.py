@@ -190,6 +190,13 @@ def test_what_is_silently_ignored(events_sandbox: Sandbox, client: httpx.Client)
     ]
 
 
+def test_events_named_like_webengages_own_are_not_created(events_sandbox: Sandbox, client: httpx.Client) -> None:
+    assert client.post(f"{ACCOUNT}/events", json={**EVENT, "eventName": "email_open"}, headers=KEY).json() == QUEUED
+    (event,) = events_sandbox.events("webengage", outcome=None)
+    assert (event.outcome, event.notes) == ("ignored", ("eventName is a system event",))
+    assert events_sandbox.violations("webengage") == ["eventName is a system event"]
+
+
 @pytest.mark.parametrize(
     "changes", [{"eventName": "x" * 50}, {"eventData": {"x" * 50: 1}}, {"eventData": {"text": "x" * 1000}}]
 )

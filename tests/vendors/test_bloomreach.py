@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Outcome, Verdict
+from airflow_provider_events.exchange import Contents, Outcome, Verdict
 from airflow_provider_events.vendors.base import ConnectionValues
 from airflow_provider_events.vendors.bloomreach import Bloomreach
 from tests.vendors.wires import HTML, T, answer, examples, one, parsed, sent
@@ -138,6 +138,28 @@ def test_timestamps_are_seconds_with_their_microseconds(moment: datetime, second
 def test_an_event_without_a_time_sends_no_null() -> None:
     assert "timestamp" not in body(timestamp=None)
     assert "age" not in body(timestamp=None)
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
+def test_a_warning_says_once_that_consents_are_never_deduplicated(
+    together: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    vendor = bloomreach()
+    contents = [vendor.content(event(name=name)) for name in ("purchase", "consent", "consent")]
+    if together:
+        columns = zip(*contents, strict=True)
+        next(columns)
+        vendor.write_all(Contents(vendor.conn_type, *map(list, columns)))
+    else:
+        for content in contents:
+            vendor.write(content)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "a second consent" in said
+
+
+def test_other_events_need_no_such_warning(caplog: pytest.LogCaptureFixture) -> None:
+    bloomreach().encode(event(name="consents"))
+    assert not caplog.records
 
 
 def test_properties_are_always_an_object() -> None:

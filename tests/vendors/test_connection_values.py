@@ -145,6 +145,20 @@ def test_a_wrong_extra_is_named_by_key_and_label(name: str, given: Any) -> None:
     assert f"{field(name).label!r}" in said
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [(None, False), ("", False), (True, True), (False, False), ("true", True), (" False ", False), ("TRUE", True)],
+)
+def test_a_switch_is_read_from_json_and_from_text(given: Any, read: bool) -> None:
+    assert ExtraField("a", "A", "", "boolean", default=False).read(given) is read
+
+
+@pytest.mark.parametrize("given", ["yes", "1", 1, 0, [], "truth"])
+def test_a_switch_is_true_or_false_and_nothing_like_it(given: Any) -> None:
+    with pytest.raises(ValueError, match="has to be true or false"):
+        ExtraField("a", "A", "", "boolean", default=False).read(given)
+
+
 def test_an_unknown_key_is_refused_even_when_blank() -> None:
     assert "unknown extra key 'time_out'; did you mean 'timeout'?" in refusal(extra={"time_out": ""})
 

@@ -11,7 +11,8 @@ import pytest
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Verdict
+from airflow_provider_events.exchange import Contents, Verdict
+from airflow_provider_events.sandbox.webengage_names import SYSTEM_EVENTS
 from airflow_provider_events.vendors.base import ConnectionValues
 from airflow_provider_events.vendors.webengage import WebEngage
 from tests.vendors.wires import DIALECTS, HTML, T, answer, one, parsed, sent
@@ -89,6 +90,7 @@ def test_the_tilde_of_a_license_code_is_not_encoded(license_code: str) -> None:
         ("global", "https://api.webengage.com"),
         ("in", "https://api.in.webengage.com"),
         ("ksa", "https://api.ksa.webengage.com"),
+        ("eug", "https://api.eug.webengage.com"),
     ],
 )
 def test_the_region_gives_the_host(region: str | None, url: str) -> None:
@@ -103,7 +105,7 @@ def test_a_host_outweighs_the_region() -> None:
 
 
 def test_an_unknown_region_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigurationError, match=r"'Region'.* has to be one of global, in, ksa"):
+    with pytest.raises(ConfigurationError, match=r"'Region'.* has to be one of global, in, ksa, eug"):
         webengage(region="eu")
 
 
@@ -198,6 +200,37 @@ def test_event_names_up_to_50_characters_pass(name: str) -> None:
 @pytest.mark.parametrize("name", ["n" * 51, "we_ordered", "we_"])
 def test_long_and_reserved_event_names_are_refused(name: str) -> None:
     assert refused(name=name).field == "name"
+
+
+@pytest.mark.parametrize("name", sorted(SYSTEM_EVENTS))
+def test_events_that_only_webengage_makes_are_refused_by_name(name: str) -> None:
+    refusal = refused(name=name)
+    assert (refusal.field, "a system event of WebEngage" in refusal.reason) == ("name", True)
+
+
+def test_the_vendors_pages_name_109_system_events() -> None:
+    assert len(SYSTEM_EVENTS) == 109
+
+
+@pytest.mark.parametrize("name", ["Email_open", "email_opened", "email", "push_notification", "push_notification_"])
+def test_names_that_only_look_like_system_events_pass(name: str) -> None:
+    assert body(name=name)["eventName"] == name
+
+
+@pytest.mark.parametrize("allowed", [True, "true"])
+def test_an_account_that_knows_better_sends_system_events(allowed: Any) -> None:
+    vendor = webengage(allow_system_events=allowed)
+    assert parsed(sent(vendor, event(name="email_open")))["eventName"] == "email_open"
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_rows_written_together_are_held_to_the_same_names(allowed: bool) -> None:
+    vendor = webengage(allow_system_events=allowed)
+    contents = [vendor.content(event(name=name)) for name in ("purchase", "email_open", "purchase")]
+    columns = zip(*contents, strict=True)
+    next(columns)
+    written = vendor.write_all(Contents(vendor.conn_type, *map(list, columns)))
+    assert [piece is not None for piece in written] == [True, allowed, True]
 
 
 @pytest.mark.parametrize("name", ["n" * 49, "We_total", "total"])
