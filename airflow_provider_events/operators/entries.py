@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events._compat import BaseOperator
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
@@ -39,6 +39,8 @@ class UpsertEntryOperator(DeliveryOperator):
     For the other parameters see `DeliveryOperator`.
     """
 
+    identity = CountedField("ids")
+    attributes = CountedField()
     entries = CountedField()
     template_fields: Sequence[str] = (
         "identity",
@@ -48,7 +50,6 @@ class UpsertEntryOperator(DeliveryOperator):
         "rejected_path",
         "checkpoint_path",
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {"identity": "json", "attributes": "json"}
 
     def __init__(
         self,
@@ -64,8 +65,8 @@ class UpsertEntryOperator(DeliveryOperator):
             raise ConfigurationError("UpsertEntryOperator: give exactly one of identity and entries")
         if entries is not None and attributes is not None:
             raise ConfigurationError("UpsertEntryOperator: attributes go with identity; entries hold their own")
-        self.identity = identity
-        self.attributes = attributes
+        self._identity: Any = identity
+        self._attributes: Any = attributes
         self._entries: Any = entries
         self.mapping = None if mapping is None else entry_mapping(mapping)
 
@@ -73,8 +74,8 @@ class UpsertEntryOperator(DeliveryOperator):
         """The entries as records."""
         from airflow_provider_events.sources.records import EventRecords
 
-        if self.identity is not None:
-            return EventRecords([_as_event({"identity": self.identity, "attributes": self.attributes})])
+        if self._identity is not None:
+            return EventRecords([_as_event({"identity": self._identity, "attributes": self._attributes})])
         entries = listed(self._entries, "entries")
         return EventRecords(entries if self.mapping else _Events(entries), self.mapping)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events._compat import BaseOperator
 from airflow_provider_events.operators.counted import CountedField, listed
@@ -37,8 +37,9 @@ class SendEventOperator(BaseOperator):
     missing entry fails it with one.
     """
 
+    identity = CountedField("ids")
+    properties = CountedField()
     template_fields: Sequence[str] = ("conn_id", "name", "identity", "timestamp", "properties", "id")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"identity": "json", "properties": "json"}
 
     def __init__(
         self,
@@ -55,9 +56,9 @@ class SendEventOperator(BaseOperator):
         super().__init__(**kwargs)
         self.conn_id = conn_id
         self.name = name
-        self.identity = identity
+        self._identity: Any = identity
         self.timestamp = timestamp
-        self.properties = properties
+        self._properties: Any = properties
         self.id = id
         self.ensure_entry = ensure_entry
 
@@ -69,13 +70,13 @@ class SendEventOperator(BaseOperator):
             hook = EventsHook.for_connection(self.conn_id)
             if self.ensure_entry:
                 attributes = self.ensure_entry if isinstance(self.ensure_entry, Mapping) else {}
-                hook.upsert(self.identity, attributes, sent_at=run_time(context))
+                hook.upsert(self._identity, attributes, sent_at=run_time(context))
             receipt = hook.send(
                 {
                     "name": self.name,
-                    "identity": self.identity,
+                    "identity": self._identity,
                     "timestamp": self.timestamp or run_time(context),
-                    "properties": self.properties,
+                    "properties": self._properties,
                     "id": self.id,
                 }
             )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_events._compat import (
     AirflowException,
@@ -67,9 +67,9 @@ class EntryExistsSensor(BaseSensorOperator):
     :raises ConfigurationError: at DAG parse, naming the argument.
     """
 
+    identity = CountedField("ids")
     identities = CountedField()
     template_fields: Sequence[str] = ("conn_id", "identity", "identities", "checkpoint_path")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"identity": "json"}
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class EntryExistsSensor(BaseSensorOperator):
         if require not in ("all", "any") and (type(require) is not int or require < 1):
             raise ConfigurationError(f"EntryExistsSensor: require has to be 'all', 'any' or a count, not {require!r}")
         self.conn_id = conn_id
-        self.identity = identity
+        self._identity: Any = identity
         self._identities: Any = identities
         self.require = require
         self.deferrable = deferrable
@@ -166,12 +166,12 @@ class EntryExistsSensor(BaseSensorOperator):
         return wait
 
     def _wanted(self) -> list[Identity]:
-        if self.identity is None:
+        if self._identity is None:
             identities = list(listed(self._identities, "identities"))
-        elif isinstance(self.identity, str):
-            identities = list(listed(f"[{self.identity}]", "identity"))
+        elif isinstance(self._identity, str):
+            identities = list(listed(f"[{self._identity}]", "identity"))
         else:
-            identities = [self.identity]
+            identities = [self._identity]
         for number, identity in enumerate(identities):
             try:
                 check_identity(identity)
@@ -248,7 +248,7 @@ class EntryExistsSensor(BaseSensorOperator):
     def _folder(self, context: Context) -> str | None:
         """Where this try keeps its list; None for the trigger's own row."""
         path = self._path()
-        if path is None or self.identity is not None:
+        if path is None or self._identity is not None:
             return None
         ti = context["ti"]
         return f"{path.rstrip('/')}/{task_name(ti)}/try_{ti.try_number}"
