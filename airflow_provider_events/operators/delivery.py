@@ -6,23 +6,27 @@ import hashlib
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from airflow_provider_events._compat import AirflowFailException, BaseOperator, conf
+from airflow_provider_events._compat import AirflowFailException, AirflowSkipException, BaseOperator, conf
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.exceptions import DeliveryError, EventsError
+from airflow_provider_events.exceptions import ConfigurationError, DeliveryError, EventsError, SourceError
+from airflow_provider_events.operators.templated import boolean, is_templated, number
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
     from airflow_provider_events.delivery.job import Codec
     from airflow_provider_events.delivery.options import MissingEntryPolicy, Ordering, SourceChangedPolicy
     from airflow_provider_events.delivery.resume import Source
+    from airflow_provider_events.events import DeliveryReport
     from airflow_provider_events.hooks.base import EventsHook
 
 __all__ = ["DeliveryOperator", "configured", "failing_for_good", "run_time", "task_name"]
+
+EmptyPolicy = Literal["succeed", "skip", "fail"]
 
 
 class DeliveryOperator(BaseOperator):
@@ -33,7 +37,7 @@ class DeliveryOperator(BaseOperator):
         is held and tried again (`"wait"`) while the others go on.
     :param missing_entry_timeout: seconds after which a held event is rejected.
     :param max_rejected: how many events (int) or what share of them (float below 1) may be rejected. Everything
-        deliverable is delivered first; then the task fails without a retry.
+        deliverable is delivered first; then the task fails without a retry (templated).
     :param rejected_path: folder, or `.jsonl` file, for the rejected events: a local path or a URI of Airflow's object
         storage (templated). Default: Airflow's `[events] rejected_path`, else none.
     :param batch_size: events per request. Default: the connection's, else what the vendor takes.
@@ -46,9 +50,13 @@ class DeliveryOperator(BaseOperator):
         (templated). Default: Airflow's `[events] checkpoint_path`, else none.
     :param ensure_entry: create the customers' entries first where they are missing, by upserts: True, or a mapping of
         attributes that each of them gets. Vibetrace, WebEngage, Bloomreach; rows are read twice.
-    :param dry_run: read, map, validate and encode, but send nothing.
-    :raises ConfigurationError: at DAG parse, naming the option.
+    :param on_empty: what a source without a single row makes of the task: `"succeed"`, `"skip"`, or `"fail"`, which
+        Airflow's retries apply to.
+    :param dry_run: read, map, validate and encode, but send nothing (templated).
+    :raises ConfigurationError: at DAG parse, naming the option; for a template, when the task starts.
     """
+
+    template_fields: Sequence[str] = ("conn_id", "max_rejected", "dry_run", "rejected_path", "checkpoint_path")
 
     def __init__(
         self,
@@ -56,7 +64,7 @@ class DeliveryOperator(BaseOperator):
         conn_id: str,
         on_missing_entry: MissingEntryPolicy = "reject",
         missing_entry_timeout: float = 900,
-        max_rejected: int | float = 0,
+        max_rejected: int | float | str = 0,
         rejected_path: str | None = None,
         batch_size: int | None = None,
         max_in_flight: int | None = None,
@@ -66,7 +74,8 @@ class DeliveryOperator(BaseOperator):
         resume_after_clear: bool = False,
         checkpoint_path: str | None = None,
         ensure_entry: bool | Mapping[str, Any] = False,
-        dry_run: bool = False,
+        on_empty: EmptyPolicy = "succeed",
+        dry_run: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -75,18 +84,22 @@ class DeliveryOperator(BaseOperator):
         self.checkpoint_path = checkpoint_path
         self.resume_after_clear = resume_after_clear
         self.ensure_entry = ensure_entry
+        self.max_rejected = max_rejected
+        self.on_empty = on_empty
+        # Hides a method of Airflow's that only `airflow tasks test --dry-run` of Airflow 2 calls.
+        self.dry_run: Any = dry_run
         self.delivery_options: dict[str, Any] = {
             "on_missing_entry": on_missing_entry,
             "missing_entry_timeout": missing_entry_timeout,
-            "max_rejected": max_rejected,
             "batch_size": batch_size,
             "max_in_flight": max_in_flight,
             "requests_per_minute": requests_per_minute,
             "ordering": ordering,
             "on_source_changed": on_source_changed,
-            "dry_run": dry_run,
         }
-        DeliveryOptions(**self.delivery_options)
+        if on_empty not in get_args(EmptyPolicy):
+            raise ConfigurationError(f"on_empty has to be one of {', '.join(get_args(EmptyPolicy))}, not {on_empty!r}")
+        self._options(parsing=True)
         self._hook: EventsHook | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -101,8 +114,9 @@ class DeliveryOperator(BaseOperator):
             store = checkpoint_store(
                 context, self.checkpoint_path or configured("checkpoint_path"), name, self.resume_after_clear
             )
+            options = self._options()
             try:
-                if self.ensure_entry and not self.delivery_options["dry_run"]:
+                if self.ensure_entry and not options["dry_run"]:
                     self._ensure(hook, run_time(context))
                 report = hook.deliver_source(
                     self.source(hook),
@@ -113,12 +127,14 @@ class DeliveryOperator(BaseOperator):
                     sent_at=run_time(context),
                     fingerprint=self._fingerprint(),
                     store=store,
-                    **self.delivery_options,
+                    **options,
                 )
             except DeliveryError as error:
                 if error.report is not None and self.do_xcom_push:
                     ti.xcom_push(key="return_value", value=error.report.to_dict())
                 raise
+            if not report.read:
+                self._nothing_came(report)
         return report.to_dict()
 
     @abstractmethod
@@ -137,6 +153,23 @@ class DeliveryOperator(BaseOperator):
         """Stop sending, wait for what is in flight, and fail the try: Airflow's signal alone would not end it."""
         if self._hook is not None:
             self._hook.stop()
+
+    def _options(self, parsing: bool = False) -> dict[str, Any]:
+        """Those of `DeliveryOptions`, with what the templates gave; at DAG parse there is nothing to check of these."""
+        options = dict(self.delivery_options)
+        for name, read in (("max_rejected", number), ("dry_run", boolean)):
+            value = getattr(self, name)
+            if not (parsing and is_templated(value)):
+                options[name] = read(value, name)
+        DeliveryOptions(**options)
+        return options
+
+    def _nothing_came(self, report: DeliveryReport) -> None:
+        if self.on_empty == "succeed":
+            return
+        if self.on_empty == "fail":
+            raise SourceError("on_empty='fail': the source gave no rows")
+        raise AirflowSkipException("on_empty='skip': the source gave no rows")
 
     def _ensure(self, hook: EventsHook, sent_at: datetime | None) -> None:
         from airflow_provider_events.hooks.ensuring import ensure_entries

@@ -9,6 +9,7 @@ from airflow_provider_events._compat import BaseOperator
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
 from airflow_provider_events.operators.counted import CountedField, listed
 from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good
+from airflow_provider_events.operators.templated import is_templated
 from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.values import kind
 
@@ -34,7 +35,7 @@ class UpsertEntryOperator(DeliveryOperator):
     :param entries: a list of `{"identity": …, "attributes": …, "timestamp": …}`, an XComArg or a template that gives
         one. `timestamp` says when the attributes were so; Bloomreach lets no older upsert overwrite a newer one.
     :param mapping: with one, `entries` are plain rows: `{"identity": {key: column}, "attributes": [column, …] |
-        {attribute: column} | None, "timestamp": column, "timezone": …, "nulls": …}`, as in `EventMapping`.
+        {attribute: column} | None, "timestamp": column, "timezone": …, "nulls": …}`, as in `EventMapping` (templated).
 
     For the other parameters see `DeliveryOperator`.
     """
@@ -42,14 +43,7 @@ class UpsertEntryOperator(DeliveryOperator):
     identity = CountedField("ids")
     attributes = CountedField()
     entries = CountedField()
-    template_fields: Sequence[str] = (
-        "identity",
-        "attributes",
-        "entries",
-        "conn_id",
-        "rejected_path",
-        "checkpoint_path",
-    )
+    template_fields: Sequence[str] = ("identity", "attributes", "entries", "mapping", *DeliveryOperator.template_fields)
 
     def __init__(
         self,
@@ -68,7 +62,9 @@ class UpsertEntryOperator(DeliveryOperator):
         self._identity: Any = identity
         self._attributes: Any = attributes
         self._entries: Any = entries
-        self.mapping = None if mapping is None else entry_mapping(mapping)
+        self.mapping = mapping
+        if not is_templated(mapping):
+            self._entry_mapping()
 
     def source(self, hook: EventsHook) -> Source:
         """The entries as records."""
@@ -76,8 +72,8 @@ class UpsertEntryOperator(DeliveryOperator):
 
         if self._identity is not None:
             return EventRecords([_as_event({"identity": self._identity, "attributes": self._attributes})])
-        entries = listed(self._entries, "entries")
-        return EventRecords(entries if self.mapping else _Events(entries), self.mapping)
+        entries, mapping = listed(self._entries, "entries"), self._entry_mapping()
+        return EventRecords(entries if mapping else _Events(entries), mapping)
 
     def codec(self, hook: EventsHook) -> Codec:
         """As an upsert of the connection's vendor."""
@@ -85,7 +81,11 @@ class UpsertEntryOperator(DeliveryOperator):
 
     def query(self) -> Any:
         """The mapping; the entries themselves are compared by their digest."""
-        return ["upsert", self.mapping and self.mapping.model_dump()]
+        mapping = self._entry_mapping()
+        return ["upsert", mapping and mapping.model_dump()]
+
+    def _entry_mapping(self) -> EventMapping | None:
+        return None if self.mapping is None else entry_mapping(self.mapping)
 
 
 def entry_mapping(mapping: Mapping[str, Any]) -> EventMapping:
@@ -166,11 +166,11 @@ class FilterByEntryOperator(BaseOperator):
 
     :param conn_id: connection of a vendor with look-ups (templated).
     :param events: dictionaries with the fields of `Event`, or an XComArg or template that gives them.
-    :param mapping: with one, `events` are plain rows, and it says which columns are the identity.
+    :param mapping: with one, `events` are plain rows, and it says which columns are the identity (templated).
     """
 
     events = CountedField()
-    template_fields: Sequence[str] = ("events", "conn_id")
+    template_fields: Sequence[str] = ("events", "mapping", "conn_id")
 
     def __init__(
         self,
@@ -183,7 +183,9 @@ class FilterByEntryOperator(BaseOperator):
         super().__init__(**kwargs)
         self.conn_id = conn_id
         self._events: Any = events
-        self.mapping = None if mapping is None else EventMapping.of(mapping)
+        self.mapping = mapping
+        if mapping is not None and not is_templated(mapping):
+            EventMapping.of(mapping)
 
     def execute(self, context: Context) -> dict[str, int]:
         """Look their customers up; an error of the connection or the vendor fails the task, and tells nothing apart."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_events._compat import BaseOperator
 from airflow_provider_events.operators.counted import CountedField, listed
 from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, run_time
+from airflow_provider_events.operators.templated import is_templated
 from airflow_provider_events.sources.mapping import EventMapping
 
 if TYPE_CHECKING:
@@ -89,13 +90,13 @@ class SendEventsOperator(DeliveryOperator):
 
     :param events: dictionaries with the fields of `Event`, or an XComArg or template that gives them; or the path or
         URI of a `.jsonl` file, such as that of the rejected events of an earlier delivery. None: nothing.
-    :param mapping: with one, `events` are plain rows, and it says which column is what.
+    :param mapping: with one, `events` are plain rows, and it says which column is what (templated).
 
     For the other parameters see `DeliveryOperator`.
     """
 
     events = CountedField()
-    template_fields: Sequence[str] = ("events", "conn_id", "rejected_path", "checkpoint_path")
+    template_fields: Sequence[str] = ("events", "mapping", *DeliveryOperator.template_fields)
 
     def __init__(
         self,
@@ -106,7 +107,9 @@ class SendEventsOperator(DeliveryOperator):
     ) -> None:
         super().__init__(**kwargs)
         self._events: Any = events
-        self.mapping = None if mapping is None else EventMapping.of(mapping)
+        self.mapping = mapping
+        if not is_templated(mapping):
+            self._event_mapping()
 
     def source(self, hook: EventsHook) -> Source:
         """The events, the mapped rows, or the lines of a file."""
@@ -115,8 +118,12 @@ class SendEventsOperator(DeliveryOperator):
 
         if isinstance(self._events, str) and is_lines_uri(self._events):
             return LineRecords(self._events, hook.conn_type)
-        return EventRecords(listed(self._events, "events"), self.mapping)
+        return EventRecords(listed(self._events, "events"), self._event_mapping())
 
     def query(self) -> Any:
         """The mapping; the events themselves are compared by their digest."""
-        return None if self.mapping is None else self.mapping.model_dump()
+        mapping = self._event_mapping()
+        return None if mapping is None else mapping.model_dump()
+
+    def _event_mapping(self) -> EventMapping | None:
+        return None if self.mapping is None else EventMapping.of(self.mapping)

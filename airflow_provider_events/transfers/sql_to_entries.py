@@ -11,6 +11,7 @@ from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.job import Codec
     from airflow_provider_events.hooks.base import EventsHook
+    from airflow_provider_events.sources.mapping import EventMapping
 
 __all__ = ["SqlToEntriesOperator"]
 
@@ -23,8 +24,11 @@ class SqlToEntriesOperator(SqlToEventsOperator):
     For the other parameters see `SqlToEventsOperator`.
     """
 
-    def __init__(self, *, mapping: Mapping[str, Any], **kwargs: Any) -> None:
-        super().__init__(mapping=entry_mapping(mapping), **kwargs)
+    mapping: Mapping[str, Any]
+
+    def event_mapping(self) -> EventMapping:
+        """The mapping of rows to entries, as the event's that carries them."""
+        return entry_mapping(self.mapping)
 
     def codec(self, hook: EventsHook) -> Codec:
         """As an upsert of the connection's vendor."""

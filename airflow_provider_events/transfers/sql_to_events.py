@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_events._compat import BaseHook
 from airflow_provider_events.exceptions import ConfigurationError
 from airflow_provider_events.operators.delivery import DeliveryOperator
+from airflow_provider_events.operators.templated import is_templated
 from airflow_provider_events.sources.mapping import EventMapping
 
 if TYPE_CHECKING:
@@ -22,18 +23,25 @@ class SqlToEventsOperator(DeliveryOperator):
 
     :param sql: the query, or the name of a `.sql` file (templated).
     :param sql_conn_id: connection of any database whose hook is a `DbApiHook` (templated).
-    :param mapping: which column is what; see `EventMapping`.
+    :param mapping: which column is what; see `EventMapping` (templated).
     :param parameters: bound to the query by the driver (templated), e.g. the ends of the data interval.
     :param key_column: unique, never NULL: the rows are read in its order, page by page, instead of by one cursor that
-        stays open for the whole delivery.
+        stays open for the whole delivery (templated).
     :param sql_hook_params: passed to the database's hook.
 
     For the other parameters see `DeliveryOperator`.
     """
 
-    template_fields: Sequence[str] = ("sql", "parameters", "sql_conn_id", "conn_id", "rejected_path", "checkpoint_path")
+    template_fields: Sequence[str] = (
+        "sql",
+        "parameters",
+        "sql_conn_id",
+        "mapping",
+        "key_column",
+        *DeliveryOperator.template_fields,
+    )
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql", "parameters": "json", "mapping": "json"}
 
     def __init__(
         self,
@@ -49,10 +57,19 @@ class SqlToEventsOperator(DeliveryOperator):
         super().__init__(**kwargs)
         self.sql = sql
         self.sql_conn_id = sql_conn_id
-        self.mapping = EventMapping.of(mapping)
+        self.mapping = mapping
+        if not is_templated(mapping):
+            self.event_mapping()
         self.parameters = parameters
         self.key_column = key_column
         self.sql_hook_params = sql_hook_params
+
+    def event_mapping(self) -> EventMapping:
+        """The mapping as its templates were rendered.
+
+        :raises MappingError: it is none.
+        """
+        return EventMapping.of(self.mapping)
 
     def source(self, hook: EventsHook) -> Source:
         """The rows as records."""
@@ -68,8 +85,8 @@ class SqlToEventsOperator(DeliveryOperator):
             )
         source = SqlSource(database, self.sql, self.parameters, key_column=self.key_column)
         self.log.info("reading by %s", source.strategy)
-        return SqlRecords(source, self.mapping, self.key_column)
+        return SqlRecords(source, self.event_mapping(), self.key_column)
 
     def query(self) -> Any:
         """Query, parameters, key and mapping."""
-        return [self.sql_conn_id, self.sql, self.parameters, self.key_column, self.mapping.model_dump()]
+        return [self.sql_conn_id, self.sql, self.parameters, self.key_column, self.event_mapping().model_dump()]
