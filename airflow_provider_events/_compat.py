@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
@@ -40,6 +40,5 @@ __all__ = [
     "XComArg",
     "conf",
     "get_async_connection",
-    "get_async_extra_dejson",
     "mask_secret",
 ]

@@ -39,9 +39,9 @@ def get_provider_info() -> dict[str, object]:
                 "hook-class-name": "airflow_provider_events.hooks.embeddables.EmbeddablesHook",
                 "hook-name": "Embeddables",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["schema", "login", "port"],
-                    "relabeling": {"host": "API base URL", "password": "API key"},
-                    "placeholders": {"host": "https://api.embeddables.com", "password": "rk_…"},
+                    "hidden-fields": ["schema", "login"],
+                    "relabeling": {"host": "API base URL", "password": "API key *", "port": "Port"},
+                    "placeholders": {"host": "https://api.embeddables.com", "password": "rk_…", "port": "443"},
                 },
                 "conn-fields": {
                     "project_id": {
@@ -96,11 +96,12 @@ def get_provider_info() -> dict[str, object]:
                 "hook-class-name": "airflow_provider_events.hooks.vibetrace.VibetraceHook",
                 "hook-name": "Vibetrace",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["schema", "login", "port"],
-                    "relabeling": {"host": "API base URL", "password": "API key"},
+                    "hidden-fields": ["schema", "login"],
+                    "relabeling": {"host": "API base URL", "password": "API key *", "port": "Port"},
                     "placeholders": {
                         "host": "https://api.vtcdn.net/v1",
                         "password": "found under your account profile",
+                        "port": "443",
                     },
                 },
                 "conn-fields": {
@@ -141,11 +142,12 @@ def get_provider_info() -> dict[str, object]:
                 "hook-class-name": "airflow_provider_events.hooks.webengage.WebEngageHook",
                 "hook-name": "WebEngage",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["schema", "login", "port"],
-                    "relabeling": {"host": "API base URL", "password": "API key"},
+                    "hidden-fields": ["schema", "login"],
+                    "relabeling": {"host": "API base URL", "password": "API key *", "port": "Port"},
                     "placeholders": {
                         "host": "blank: the host of the region",
                         "password": "a service account's key with the role Data Ingestion",
+                        "port": "443",
                     },
                 },
                 "conn-fields": {
@@ -215,16 +217,18 @@ def get_provider_info() -> dict[str, object]:
                 "hook-class-name": "airflow_provider_events.hooks.bloomreach.BloomreachHook",
                 "hook-name": "Bloomreach Engagement",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["schema", "port"],
+                    "hidden-fields": ["schema"],
                     "relabeling": {
                         "host": "API base URL",
                         "login": "API key ID",
-                        "password": "API secret or public token",
+                        "password": "API secret or public token *",
+                        "port": "Port",
                     },
                     "placeholders": {
                         "host": "https://api.exponea.com",
                         "login": "blank: public access",
                         "password": "Project settings > API",
+                        "port": "443",
                     },
                 },
                 "conn-fields": {

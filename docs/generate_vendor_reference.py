@@ -76,15 +76,15 @@ def quota(vendor: type[Vendor]) -> str:
 
 def connection_fields(vendor: type[Vendor]) -> str:
     """Every field of the connection."""
-    rows = [standard_row(vendor, field) for field in vendor.standard_fields]
+    rows = [standard_row(vendor, field) for field in vendor.all_standard_fields()]
     rows += [extra_row(field) for field in vendor.all_extra_fields()]
     return table(["Field of the form", "Airflow's name", "Required", "Default", "Meaning"], rows)
 
 
 def standard_row(vendor: type[Vendor], field: StandardField) -> list[str]:
     """A field that every Airflow connection has."""
-    default = f"`{vendor.default_host}`" if field.name == "host" else ""
-    hint = "" if field.placeholder == vendor.default_host else field.placeholder
+    default = {"host": f"`{vendor.default_host}`", "port": "that of the URL"}.get(field.name, "")
+    hint = field.description or ("" if field.placeholder == vendor.default_host else field.placeholder)
     return [field.label, f"`{field.name}`", yes_or_no(field.required), default, hint]
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_events._compat import BaseHook, get_async_connection, get_async_extra_dejson, mask_secret
+from airflow_provider_events._compat import BaseHook, get_async_connection, mask_secret
 from airflow_provider_events.events import DeliveryReport, Event, Receipt
 from airflow_provider_events.exceptions import (
     ConfigurationError,
@@ -18,6 +18,7 @@ from airflow_provider_events.exceptions import (
 )
 from airflow_provider_events.get_provider_info import get_provider_info
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor
+from airflow_provider_events.vendors.connection import read_extra_text
 
 if TYPE_CHECKING:
     import httpx
@@ -55,6 +56,9 @@ class EventsHook(BaseHook):
         cls.conn_type = vendor.conn_type
         cls.hook_name = vendor.label
         cls.default_conn_name = f"{vendor.conn_type}_default"
+        # Airflow 2.11 to 3.1 draw the form from methods that a class has itself, not from those it inherits.
+        for method in (get_ui_field_behaviour, get_connection_form_widgets):
+            setattr(cls, method.__name__, classmethod(method))
 
     def __init__(self, conn_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -84,12 +88,7 @@ class EventsHook(BaseHook):
 
         :raises ConfigurationError: the connection is of another type, or a field of it is wrong or missing.
         """
-        connection = self.get_connection(self.conn_id)
-        try:
-            extra = connection.extra_dejson
-        except ValueError:
-            extra = None
-        vendor = self._configured(connection, extra)
+        vendor = self._configured(self.get_connection(self.conn_id))
         _mask(vendor)
         return vendor
 
@@ -102,12 +101,7 @@ class EventsHook(BaseHook):
             return
         from asgiref.sync import sync_to_async
 
-        connection = connection or await get_async_connection(self.conn_id, self)
-        try:
-            extra = await get_async_extra_dejson(connection)
-        except ValueError:
-            extra = None
-        vendor = self._configured(connection, extra)
+        vendor = self._configured(connection or await get_async_connection(self.conn_id, self))
         await sync_to_async(_mask)(vendor)
         self.vendor = vendor
 
@@ -287,26 +281,15 @@ class EventsHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Whether the vendor lets this connection in, by the least harmful documented call."""
         from airflow_provider_events.delivery.job import on_own_loop
-        from airflow_provider_events.hooks.sending import probe
+        from airflow_provider_events.delivery.options import DeliveryOptions
+        from airflow_provider_events.hooks.sending import limits_of, probe
 
         try:
+            limits_of(self, DeliveryOptions())
             return on_own_loop(lambda: probe(self))
         except (EventsError, OSError) as error:
-            return False, str(error)
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """The connection form's fields; read by Airflow 2.11 to 3.1, later ones read the provider info."""
-        from airflow_provider_events.hooks.form import legacy_field_behaviour
-
-        return legacy_field_behaviour(cls.vendor_class)
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The connection form's extra fields; read by Airflow 2.11 to 3.1, later ones read the provider info."""
-        from airflow_provider_events.hooks.form import form_widgets
-
-        return form_widgets(cls.vendor_class)
+            # The form tests a connection under an id that Airflow makes up.
+            return False, str(error).replace(f"connection {self.conn_id!r}", "this connection")
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -349,14 +332,12 @@ class EventsHook(BaseHook):
         )
         return published
 
-    def _configured(self, connection: Connection, extra: Any) -> Vendor:
+    def _configured(self, connection: Connection) -> Vendor:
         if connection.conn_type != self.conn_type:
             raise ConfigurationError(
                 f"connection {self.conn_id!r} has the type {connection.conn_type!r}; "
                 f"{type(self).__name__} needs {self.conn_type!r}"
             )
-        if extra is None:
-            raise ConfigurationError(f"connection {self.conn_id!r}: the extra is not a JSON object")
         return self.vendor_class(
             ConnectionValues(
                 self.conn_id,
@@ -365,7 +346,7 @@ class EventsHook(BaseHook):
                 connection.schema,
                 connection.login,
                 connection.password,
-                extra if isinstance(extra, dict) else {},
+                read_extra_text(self.conn_id, connection.extra),
             )
         )
 
@@ -374,6 +355,20 @@ class EventsHook(BaseHook):
         error.conn_id = self.conn_id
         error.args = (f"connection {self.conn_id!r}: {error}",)
         return error
+
+
+def get_ui_field_behaviour(cls: type[EventsHook]) -> dict[str, Any]:
+    """The connection form's fields; read by Airflow 2.11 to 3.1, later ones read the provider info."""
+    from airflow_provider_events.hooks.form import legacy_field_behaviour
+
+    return legacy_field_behaviour(cls.vendor_class)
+
+
+def get_connection_form_widgets(cls: type[EventsHook]) -> dict[str, Any]:
+    """The connection form's extra fields; read by Airflow 2.11 to 3.1, later ones read the provider info."""
+    from airflow_provider_events.hooks.form import form_widgets
+
+    return form_widgets(cls.vendor_class)
 
 
 def _mask(vendor: Vendor) -> None:

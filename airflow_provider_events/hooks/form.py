@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_events.vendors.base import Vendor
+from airflow_provider_events.vendors.base import ExtraField, Vendor
 
 __all__ = ["conn_fields", "field_behaviour", "form_widgets", "legacy_field_behaviour"]
 
@@ -13,11 +13,11 @@ _STANDARD = ("host", "schema", "login", "password", "port")
 
 def field_behaviour(vendor: type[Vendor]) -> dict[str, Any]:
     """Labels and placeholders of the standard fields; those without a use are hidden."""
-    used = {standard.name: standard for standard in vendor.standard_fields}
+    used = {standard.name: standard for standard in vendor.all_standard_fields()}
     return {
         "hidden-fields": [name for name in _STANDARD if name not in used],
-        "relabeling": {name: standard.label for name, standard in used.items()},
-        "placeholders": {name: standard.placeholder for name, standard in used.items() if standard.placeholder},
+        "relabeling": {name: f"{field.label} *" if field.required else field.label for name, field in used.items()},
+        "placeholders": {name: field.placeholder for name, field in used.items() if field.placeholder},
     }
 
 
@@ -40,23 +40,38 @@ def conn_fields(vendor: type[Vendor]) -> dict[str, Any]:
 
 
 def form_widgets(vendor: type[Vendor]) -> dict[str, Any]:
-    """The extra fields as wtforms fields."""
-    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget, Select2Widget
-    from wtforms import BooleanField, FloatField, IntegerField, SelectField, StringField
-    from wtforms.validators import NumberRange, Optional
+    """The extra fields as wtforms fields, of the four classes that Airflow takes."""
+    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+    from wtforms import BooleanField, IntegerField, StringField
+    from wtforms.validators import Optional, any_of
 
     widgets: dict[str, Any] = {}
     for extra in vendor.all_extra_fields():
-        common = {"label": extra.label, "description": extra.description, "default": extra.default}
-        if extra.choices:
-            widgets[extra.name] = SelectField(
-                **common, choices=[(choice, choice) for choice in extra.choices], widget=Select2Widget()
-            )
-            continue
+        text = {
+            "label": f"{extra.label} *" if extra.required else extra.label,
+            "description": " ".join([extra.description, *([f"({', '.join(extra.choices)})"] if extra.choices else [])]),
+        }
         if extra.type == "boolean":
-            widgets[extra.name] = BooleanField(**common)
+            widgets[extra.name] = BooleanField(**text, default=extra.default)
             continue
-        field = {"string": StringField, "integer": IntegerField, "number": FloatField}[extra.type]
-        validators = [Optional()] + ([NumberRange(min=extra.minimum)] if extra.minimum is not None else [])
-        widgets[extra.name] = field(**common, validators=validators, widget=BS3TextFieldWidget())
+        checks = [Optional(), any_of(extra.choices) if extra.choices else _readable(extra)]
+        if extra.type == "integer":
+            field, default = IntegerField, extra.default
+        else:
+            field, default = StringField, None if extra.default is None else str(extra.default)
+        widgets[extra.name] = field(**text, default=default, validators=checks, widget=BS3TextFieldWidget())
     return widgets
+
+
+def _readable(extra: ExtraField) -> Any:
+    """A validator of wtforms: what the form saves has to be what a hook reads."""
+
+    def check(form: Any, field: Any) -> None:
+        from wtforms.validators import ValidationError
+
+        try:
+            extra.read(field.data)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+    return check

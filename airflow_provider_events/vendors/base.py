@@ -25,6 +25,7 @@ from airflow_provider_events.exchange import Answer, Content, Contents, Listing,
 from airflow_provider_events.values import iso_utc, json_object
 from airflow_provider_events.vendors.connection import (
     COMMON_EXTRAS,
+    COMMON_STANDARD,
     ConnectionValues,
     ExtraField,
     StandardField,
@@ -198,6 +199,11 @@ class Vendor(ABC):
         return list(dict.fromkeys(form for form in forms if form))
 
     # -- connection settings -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def all_standard_fields(cls) -> tuple[StandardField, ...]:
+        """Airflow's own fields that the connection uses: the vendor's own, then those that all vendors share."""
+        return (*cls.standard_fields, *COMMON_STANDARD)
 
     @classmethod
     def all_extra_fields(cls) -> tuple[ExtraField, ...]:

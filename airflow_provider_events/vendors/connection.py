@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -13,12 +15,14 @@ from airflow_provider_events.exceptions import ConfigurationError
 
 __all__ = [
     "COMMON_EXTRAS",
+    "COMMON_STANDARD",
     "ConnectionValues",
     "ExtraField",
     "StandardField",
     "base_url",
     "missing_field",
     "read_extra",
+    "read_extra_text",
 ]
 
 
@@ -37,12 +41,13 @@ class ConnectionValues:
 
 @dataclass(frozen=True, slots=True)
 class StandardField:
-    """One of Airflow's own connection fields (`host`, `login`, `password`), under the vendor's name for it."""
+    """One of Airflow's own connection fields (`host`, `port`, `login`, `password`), under the vendor's name for it."""
 
     name: str
     label: str
     placeholder: str = ""
     required: bool = False
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,9 @@ class ExtraField:
         return schema
 
 
+# Shown, so that a number can be written into it: Airflow 3.3.2 tests no connection whose port is blank.
+COMMON_STANDARD = (StandardField("port", "Port", "443", description="Left aside where the URL names a port itself"),)
+
 COMMON_EXTRAS = (
     ExtraField(
         "requests_per_minute",
@@ -125,6 +133,22 @@ COMMON_EXTRAS = (
     ExtraField("verify", "Verify TLS", "true, false, or the path of a CA bundle", default="true"),
     ExtraField("proxy", "Proxy URL", "HTTP proxy for this connection, e.g. http://proxy.example.com:3128"),
 )
+
+
+def read_extra_text(conn_id: str, text: str | None) -> dict[str, Any]:
+    """A connection's extra, read whole or not at all.
+
+    :raises ConfigurationError: it is no JSON object.
+    """
+    value: Any = (text or "").strip() or {}
+    with suppress(ValueError, RecursionError):
+        for _ in range(2):  # tools that write connections give the object as a JSON text at times
+            value = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(value, dict):
+        raise ConfigurationError(
+            f'connection {conn_id!r}: the extra has to be a JSON object such as {{"timeout": 30}}, or blank'
+        )
+    return value
 
 
 def read_extra(values: ConnectionValues, fields: Sequence[ExtraField], label: str) -> dict[str, Any]:

@@ -22,9 +22,12 @@ from airflow_provider_events.events import DeliveryReport, Receipt
 from airflow_provider_events.exchange import Answer, Outcome, Verdict
 from airflow_provider_events.get_provider_info import get_provider_info
 from airflow_provider_events.operators.delivery import DeliveryOperator
+from airflow_provider_events.operators.entries import FilterByEntryOperator, UpsertEntryOperator
 from airflow_provider_events.operators.events import SendEventOperator, SendEventsOperator
+from airflow_provider_events.sensors.entry import EntryExistsSensor
 from airflow_provider_events.sources import cursors
 from airflow_provider_events.sources.mapping import EventMapping
+from airflow_provider_events.transfers.sql_to_entries import SqlToEntriesOperator
 from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
 
@@ -140,7 +143,7 @@ def test_the_options_and_their_defaults_are_those_of_the_operators() -> None:
     shown = {code(row[0])[0]: row[1] for row in rows(section("delivery", "Options"))}
     parameters = inspect.signature(DeliveryOperator).parameters
     assert set(shown) == set(parameters) - OTHER_PAGES
-    assert set(shown) - {"rejected_path"} <= set(DeliveryOptions.__dataclass_fields__)
+    assert set(shown) - {"rejected_path", "on_empty"} <= set(DeliveryOptions.__dataclass_fields__)
     for name, default in shown.items():
         if default.startswith("`"):
             assert ast.literal_eval(code(default)[0]) == parameters[name].default, name
@@ -155,10 +158,18 @@ def test_the_mapping_options_are_those_of_the_model() -> None:
 
 
 def test_the_templated_fields_are_those_of_the_operators() -> None:
-    operators: list[Any] = [SendEventOperator, SendEventsOperator, SqlToEventsOperator]
-    for operator, row in zip(operators, rows(section("airflow", "Templates")), strict=True):
-        assert code(row[0]) == [operator.__name__]
-        assert [name for name in code(row[1]) if name != ".sql"] == list(operator.template_fields)
+    classes: list[Any] = [SendEventOperator, SendEventsOperator, SqlToEventsOperator, SqlToEntriesOperator]
+    classes += [UpsertEntryOperator, FilterByEntryOperator, EntryExistsSensor]
+    operators = {operator.__name__: set(operator.template_fields) for operator in classes}
+    *own, (every, shared) = rows(section("airflow", "Templates"))
+    assert every == "every delivery"
+    for names, fields in own:
+        for name in code(names):
+            shown = {field for field in code(fields) if field != ".sql"}
+            if every in fields:
+                shown |= set(code(shared))
+            assert operators.pop(name) == shown, name
+    assert not operators
 
 
 def test_the_settings_are_those_of_the_provider() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_events._compat import Connection
 from airflow_provider_events.delivery.pacing import RetryPolicy
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import (
@@ -153,14 +154,62 @@ def test_a_wrong_extra_is_named_before_anything_is_sent(
     assert connections.requests(vendor) == []
 
 
-def test_an_extra_that_is_no_json_is_named(connections: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_events._compat import Connection
+NO_OBJECTS = {
+    "a list": '["proxy"]',
+    "a number": "42",
+    "null": "null",
+    "a text within JSON": '"verify"',
+    "a list within JSON": json.dumps('["proxy"]'),
+    "an empty text within JSON": '""',
+    "no JSON": "proxy=http://proxy:3128",
+    "half an object": '{"proxy": ',
+    "JSON within JSON within JSON": json.dumps(json.dumps('{"timeout": 7}')),
+    "deep": "[" * 100_000,
+}
 
-    connection = Connection(conn_id="odd", conn_type="vibetrace", password="k")
-    monkeypatch.setattr(type(connection), "extra_dejson", property(lambda _: json.loads("{")))
-    monkeypatch.setattr(VibetraceHook, "get_connection", classmethod(lambda cls, conn_id: connection))
-    with pytest.raises(ConfigurationError, match="'odd': the extra is not a JSON object"):
-        VibetraceHook("odd").deliver([])
+
+@pytest.mark.parametrize("extra", NO_OBJECTS.values(), ids=NO_OBJECTS)
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_an_extra_that_is_no_object_is_an_error(vendor: str, extra: str, connections: Any, odd_extra: Any) -> None:
+    hook = odd_extra(vendor, extra)
+    words = "connection 'odd': the extra has to be a JSON object"
+    with pytest.raises(ConfigurationError, match=words):
+        hook.deliver([])
+    with pytest.raises(ConfigurationError, match=words):
+        asyncio.run(hook.prepare())
+    tested, said = hook.test_connection()
+    assert not tested
+    assert said.startswith("this connection: the extra has to be a JSON object")
+    assert connections.requests(vendor) == []
+
+
+@pytest.mark.parametrize("extra", ["", " ", "{}", " {} ", '"{}"'])
+def test_a_blank_extra_is_an_empty_one(extra: str, connections: Any, odd_extra: Any) -> None:
+    assert odd_extra("vibetrace", extra).vendor.extra["timeout"] == 30
+
+
+def test_an_object_that_was_written_as_a_json_text_is_read(connections: Any, odd_extra: Any) -> None:
+    assert odd_extra("vibetrace", json.dumps('{"timeout": 7}')).vendor.extra["timeout"] == 7
+
+
+@pytest.fixture
+def odd_extra(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A hook whose connection has this text as its extra, as some other tool may have stored it."""
+
+    def hook_of(vendor: str, extra: str) -> EventsHook:
+        connection = Connection(conn_id="odd", conn_type=vendor, password="k")
+        name = "_extra" if hasattr(type(connection), "_extra") else "extra"  # Airflow 2 checks what is set
+        setattr(connection, name, extra)
+        hook_class = type(EventsHook.for_connection(f"{vendor}_default"))
+        monkeypatch.setattr(EventsHook, "get_connection", classmethod(lambda cls, conn_id: connection))
+
+        async def read(conn_id: str, hook: Any = None) -> Any:
+            return connection
+
+        monkeypatch.setattr("airflow_provider_events.hooks.base.get_async_connection", read)
+        return hook_class("odd")
+
+    return hook_of
 
 
 def test_a_connection_may_come_as_a_uri(connections: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_events.exceptions import ConfigurationError
 from airflow_provider_events.hooks.base import EventsHook
 from tests.delivery.harness import VENDORS
 
@@ -179,3 +180,46 @@ def test_no_request_is_sent_by_test_connection_that_stores_anything(
         assert (request.method, request.body, request.status) == ("POST", b"{}", 400)
     else:
         assert (request.method, request.body) == ("GET", b"")
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"batch_size": 5000}, "batch_size 5000 is more than the"),
+        ({"batch_size": 0}, "'Events per request' (extra key 'batch_size') has to be at least 1"),
+        ({"requests_per_minute": 0}, "'Requests per minute' (extra key 'requests_per_minute') has to be at least 0.1"),
+        ({"requests_per_minute": -5}, "'Requests per minute' (extra key 'requests_per_minute') has to be at least 0.1"),
+        ({"max_in_flight": 0}, "'Requests in flight' (extra key 'max_in_flight') has to be at least 1"),
+        ({"timeout": 0}, "'Timeout (s)' (extra key 'timeout') has to be at least 0.1"),
+        ({"verify": "/nowhere/ca.pem"}, "'Verify TLS' (extra key 'verify')"),
+        ({"proxi": "http://proxy:3128"}, "unknown extra key 'proxi'; did you mean 'proxy'?"),
+    ],
+)
+def test_it_refuses_what_a_delivery_refuses(
+    vendor: str, extra: dict[str, Any], words: str, connections: Any, tested: Tested
+) -> None:
+    good, message = tested(vendor, extra={**connections.connection(vendor)["extra"], **extra})
+    assert not good
+    assert message.startswith("this connection: "), "the form tests under an id that Airflow makes up"
+    assert words in message
+    assert "'tested'" not in message
+    with pytest.raises(ConfigurationError) as delivered:
+        EventsHook.for_connection("tested").deliver([{"name": "a", "identity": {"email": "b"}}])
+    assert str(delivered.value) == message.replace("this connection", "connection 'tested'")
+    assert connections.requests(vendor) == []
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_required_field_that_is_blank_is_named_without_an_id(vendor: str, tested: Tested) -> None:
+    good, message = tested(vendor, password="")
+    assert not good
+    assert message.startswith("this connection (")
+    assert "fill in the field" in message
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize("port", [0, None, 1])
+def test_a_port_counts_only_where_the_url_names_none(vendor: str, port: int | None, tested: Tested) -> None:
+    good, message = tested(vendor, port=port)
+    assert good, message
