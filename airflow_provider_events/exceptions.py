@@ -5,6 +5,7 @@
     │   └── MappingError            no   the mapping and the columns of the query do not fit together
     ├── InvalidEvent                no   an event that cannot be sent; in a batch it becomes a rejection
     ├── SourceError                 yes  rows could not be read
+    │   ├── QueryError              no   the query is at fault, its parameters, or a value in its rows
     │   ├── KeyColumnError          no   `key_column` is not unique, not filled or not there
     │   └── SourceChanged           no   a retry finds other rows than an earlier try settled
     └── DeliveryError               yes  the delivery stopped; `report` holds what had happened until then
@@ -43,6 +44,7 @@ __all__ = [
     "InvalidEvent",
     "KeyColumnError",
     "MappingError",
+    "QueryError",
     "RateLimited",
     "RejectedNotWritten",
     "SourceChanged",
@@ -95,6 +97,19 @@ class SourceError(EventsError):
     """Rows could not be read."""
 
     retryable = True
+
+
+class QueryError(SourceError):
+    """The query is at fault, or its parameters, or a value in its rows that cannot be read: a retry meets it again.
+
+    :ivar in_rows: whether a row is at fault, not the statement as such.
+    """
+
+    retryable = False
+
+    def __init__(self, message: str, *, in_rows: bool = True) -> None:
+        super().__init__(message)
+        self.in_rows = in_rows
 
 
 class KeyColumnError(SourceError):

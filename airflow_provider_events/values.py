@@ -6,9 +6,10 @@
 | `Decimal` | without decimal places an integer (`10`), with them the nearest double (`10.00`: 10.0); no NaN |
 | aware `datetime` | text in the vendor's format, UTC by default: `2026-03-01T09:30:00.123456Z` |
 | naive `datetime` | refused, unless the mapping names the `timezone` |
+| the first and the last `datetime` and `date` that Python has | refused: a driver may read infinity so |
 | `date`, `time` | ISO 8601 text |
 | `timedelta` | seconds |
-| `UUID` | its canonical text |
+| `UUID`, IP addresses and networks | the canonical text |
 | `bytes`, `bytearray`, `memoryview` | base64 text |
 | `list`, `tuple`, `dict` with text keys | arrays and objects, at most 32 levels deep |
 | `float` NaN and infinities, anything else | refused |
@@ -21,6 +22,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from itertools import repeat
 from operator import attrgetter, is_
 from typing import Any
@@ -39,15 +41,20 @@ __all__ = [
     "parse_time",
     "plain_integer",
     "plain_text",
+    "refuse_infinity",
     "utc_milliseconds",
     "utc_milliseconds_of_each",
     "utc_text",
+    "whole_number",
 ]
 
 MAX_DEPTH = 32
 _zone = attrgetter("tzinfo")
 _WITHIN = ".…"  # below a column even the names are data
 _INT64, _UINT64 = -(2**63), 2**64
+_NETWORK = IPv4Address | IPv4Interface | IPv4Network | IPv6Address | IPv6Interface | IPv6Network
+_EDGES = {datetime.min, datetime.max, date.min, date.max}
+MAX_ID_DIGITS = 40
 
 
 def kind(value: object) -> str:
@@ -101,6 +108,8 @@ def parse_time(value: object, field: str) -> datetime:
             raise InvalidEvent(field, "not an ISO 8601 time such as 2026-03-01T09:30:00+02:00") from None
     if not isinstance(moment, datetime):
         raise InvalidEvent(field, f"a time has to be a datetime or ISO 8601 text, not {kind(value)}")
+    if moment is value:
+        refuse_infinity(moment, field)
     if moment.tzinfo is None or moment.utcoffset() is None:
         raise InvalidEvent(field, "a time without a zone: give an aware datetime, or name the mapping's timezone")
     try:
@@ -108,6 +117,29 @@ def parse_time(value: object, field: str) -> datetime:
     except OverflowError:
         raise InvalidEvent(field, "out of the range of times") from None
     return moment
+
+
+def refuse_infinity(value: date, field: str) -> None:
+    """Make sure that a date or time is not the first or last that Python has.
+
+    :raises InvalidEvent: it is.
+    """
+    plain = value.replace(tzinfo=None) if isinstance(value, datetime) else value
+    if plain in _EDGES:
+        raise InvalidEvent(
+            field,
+            "out of the range of times: the first or last one that Python has, as which drivers read infinity; "
+            "NULLIF(…, 'infinity') in SQL makes it a NULL",
+        )
+
+
+def whole_number(value: object) -> object:
+    """A whole number that a database gives as float or `Decimal`, as an integer; every other value as it is."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < MAX_ID_DIGITS and value == int(value):
+        return int(value)
+    return value
 
 
 def json_object(
@@ -149,11 +181,14 @@ def json_value(value: Any, path: str, render_time: Callable[[datetime], str] = i
         return plain_integer(int(value) if value.adjusted() <= 20 or not value else _UINT64, path)
     if isinstance(value, datetime):
         return render_time(parse_time(value, path))
-    if isinstance(value, date | time):
+    if isinstance(value, date):
+        refuse_infinity(value, path)
+        return value.isoformat()
+    if isinstance(value, time):
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, UUID):
+    if isinstance(value, UUID | _NETWORK):
         return str(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return b64encode(value).decode("ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -123,6 +124,10 @@ NEVER = [
     Decimal("1E+999999"),
     datetime(2026, 3, 1),
     datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))),
+    datetime.max,
+    datetime.min.replace(tzinfo=UTC),
+    date.max,
+    date.min,
     "lone\ud800surrogate",
     {"lone\ud800surrogate": 1},
     {7: 1},
@@ -147,6 +152,32 @@ def test_what_has_no_place_in_json_is_refused_by_field(value: Any, wrapped: bool
     assert "surrogate" not in refusal.value.reason.replace("a lone surrogate", "")
     assert "secret" not in str(refusal.value)
     assert not any(character.isdigit() for character in refusal.value.reason.replace("64 bits", ""))
+
+
+@pytest.mark.parametrize("zone", [None, UTC, timezone(timedelta(hours=3)), timezone(-timedelta(hours=3))], ids=str)
+@pytest.mark.parametrize("moment", [datetime.min, datetime.max])
+def test_the_first_and_the_last_time_that_there_is_are_infinity_and_refused(
+    moment: datetime, zone: timezone | None
+) -> None:
+    for refuse in (
+        lambda at: parse_time(at, "at"),
+        lambda at: json_value(at, "at"),
+        lambda at: json_value(at.date(), "at"),
+    ):
+        with pytest.raises(InvalidEvent, match=r"^at: out of the range of times: the first or last one.*infinity"):
+            refuse(moment.replace(tzinfo=zone))
+
+
+def test_times_and_dates_beside_the_last_are_sent() -> None:
+    assert json_value(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), "at") == "9999-12-31T23:59:59Z"
+    assert json_value(date(9999, 12, 30), "at") == "9999-12-30"
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1", "::1"])
+def test_addresses_and_networks_are_their_text(text: str) -> None:
+    for make in (ipaddress.ip_address, ipaddress.ip_network, ipaddress.ip_interface):
+        address = make(text)
+        assert json_value([address], "ip") == [str(address)]
 
 
 @pytest.mark.parametrize("container", [list, dict])

@@ -22,7 +22,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
-from airflow_provider_events.exceptions import SourceError
+from airflow_provider_events.exceptions import QueryError
+from airflow_provider_events.sources.faults import connecting_failed, reading_failed
+from airflow_provider_events.sources.mysql import ConnectorCursor, MySqlCursor
+from airflow_provider_events.sources.postgres import postgres_cursor
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -51,11 +54,6 @@ PLAIN_CURSORS_THAT_STREAM = {
     "TrinoHook",
     "DatabricksSqlHook",
 }
-
-# Codes of errors that, like a ProgrammingError, speak about the statement alone and never about a row:
-# SQLite's generic error, which covers missing tables and columns, and MySQL's "Unknown column".
-STATEMENT_FAULTS = {"SQLITE_ERROR", 1054}
-
 
 MAX_ROW_COUNT = 2**63 - 1
 
@@ -94,15 +92,22 @@ def streaming(hook: DbApiHook) -> Access:
         return Access(
             f"PostgreSQL named cursor ({driver})",
             hook.get_conn,
-            lambda connection: _closing(_postgres_cursor(connection, driver, name=f"events_{uuid4().hex}")),
+            lambda connection: _closing(postgres_cursor(connection, driver, name=f"events_{uuid4().hex}")),
         )
     if "MySqlHook" in classes:
-        if _uses_mysql_connector(hook):
-            strategy, options = "unbuffered cursor (mysql-connector-python)", {"buffered": False}
-        else:
-            strategy, options = "SSCursor (mysqlclient)", {"cursorclass": _mysqlclient_cursor("SSCursor")}
         # Closing such a cursor would read all the rest of its rows; it ends with its connection.
-        return Access(strategy, hook.get_conn, lambda connection: nullcontext(connection.cursor(**options)))
+        if _uses_mysql_connector(hook):
+            return Access(
+                "unbuffered cursor (mysql-connector-python)",
+                hook.get_conn,
+                lambda connection: nullcontext(ConnectorCursor(connection.cursor(buffered=False), connection)),
+            )
+        unbuffered = _mysqlclient_cursor("SSCursor")
+        return Access(
+            "SSCursor (mysqlclient)",
+            hook.get_conn,
+            lambda connection: nullcontext(MySqlCursor(connection.cursor(unbuffered), connection)),
+        )
     if PLAIN_CURSORS_THAT_STREAM & classes.keys():
         return Access("cursor with fetchmany", hook.get_conn, _plain_cursor)
     try:
@@ -126,14 +131,20 @@ def paging(hook: DbApiHook) -> Access:
         return Access(
             f"client cursor ({driver})",
             hook.get_conn,
-            lambda connection: _closing(_postgres_cursor(connection, driver)),
+            lambda connection: _closing(postgres_cursor(connection, driver)),
         )
-    if "MySqlHook" in classes and not _uses_mysql_connector(hook):
+    if "MySqlHook" in classes:
+        if _uses_mysql_connector(hook):
+            return Access(
+                "client cursor (mysql-connector-python)",
+                hook.get_conn,
+                lambda connection: _closing(ConnectorCursor(connection.cursor(), connection)),
+            )
         cursor_class = _mysqlclient_cursor("Cursor")
         return Access(
             "client cursor (mysqlclient)",
             hook.get_conn,
-            lambda connection: _closing(connection.cursor(cursor_class)),
+            lambda connection: _closing(MySqlCursor(connection.cursor(cursor_class), connection)),
         )
     return Access("client cursor", hook.get_conn, _plain_cursor)
 
@@ -147,9 +158,8 @@ def connected(access: Access) -> Iterator[Any]:
     try:
         connection = access.connect()
     except Exception as error:
-        if _is_driver_error(error):
-            message = f"No connection to the database: {_name(error)}: {_first_line(error)}"
-            raise SourceError(message) from None
+        if (failed := connecting_failed(error)) is not None:
+            raise failed from None
         raise
     with _closing(connection):
         yield connection
@@ -161,12 +171,13 @@ def executed(access: Access, connection: Any, sql: str, parameters: Bound) -> It
 
     Without parameters the driver is given none, so that it leaves percent signs alone.
 
-    :raises SourceError: the driver failed. The message quotes the driver only about the statement itself.
+    :raises QueryError: the statement is at fault, or its parameters, or a value that it makes.
+    :raises SourceError: the driver failed otherwise.
     """
     try:
         managed = access.cursor(connection)
     except Exception as error:
-        raise _failure(error, quote=False) from None
+        raise reading_failed(error, connection, doing="executing") from None
     with managed as cursor:
         try:
             if parameters is None:
@@ -174,29 +185,30 @@ def executed(access: Access, connection: Any, sql: str, parameters: Bound) -> It
             else:
                 cursor.execute(sql, parameters)
         except Exception as error:
-            raise _failure(error, quote=parameters is None) from None
+            raise reading_failed(error, connection, sql, doing="executing") from None
         yield cursor
 
 
 def fetch(cursor: Any, size: int | None) -> list[tuple[Any, ...]]:
     """Up to `size` more rows, as tuples; `None` means all that are left.
 
-    :raises SourceError: the driver failed, as when the connection is lost.
+    :raises QueryError: a row holds what cannot be read.
+    :raises SourceError: the driver failed otherwise, as when the connection is lost.
     """
     try:
         rows = cursor.fetchall() if size is None else cursor.fetchmany(size)
     except Exception as error:
-        raise _failure(error, quote=False) from None
+        raise reading_failed(error, getattr(cursor, "connection", None), doing="fetching") from None
     return list(map(tuple, rows))
 
 
 def columns_of(cursor: Any) -> tuple[str, ...]:
     """The names of the columns of an executed statement (psycopg2's named cursor: once it was fetched from).
 
-    :raises SourceError: the statement returns no rows by its nature.
+    :raises QueryError: the statement returns no rows by its nature.
     """
     if cursor.description is None:
-        raise SourceError("The SQL returned no columns: a source needs one SELECT.")
+        raise QueryError("The SQL returned no columns: a source needs one SELECT.", in_rows=False)
     return tuple(column[0] for column in cursor.description)
 
 
@@ -225,13 +237,6 @@ def _plain_cursor(connection: Any) -> AbstractContextManager[Any]:
 def _postgres_driver(hook_class: type) -> str:
     """`psycopg` or `psycopg2`: the hook's module decides for all of its connections; older ones know one."""
     return "psycopg" if getattr(sys.modules[hook_class.__module__], "USE_PSYCOPG3", False) else "psycopg2"
-
-
-def _postgres_cursor(connection: Any, driver: str, **options: str) -> Any:
-    """A cursor that gives tuples, also where the connection's extra asks for dictionaries."""
-    if driver == "psycopg":
-        return connection.cursor(row_factory=import_module("psycopg.rows").tuple_row, **options)
-    return connection.cursor(cursor_factory=import_module("psycopg2.extensions").cursor, **options)
 
 
 def _uses_mysql_connector(hook: DbApiHook) -> bool:
@@ -280,37 +285,3 @@ class _EngineCursor:
 
     def close(self) -> None:
         self._result.close()
-
-
-def _failure(error: Exception, *, quote: bool) -> SourceError:
-    """What failed, without the SQL, its parameters or a row; drivers put all three into their messages."""
-    cause = getattr(error, "orig", None) or error
-    code = _code(cause)
-    message = f"The database could not be read: {_name(cause)}" + (f" ({code})" if code else "")
-    if quote and (code in STATEMENT_FAULTS or "ProgrammingError" in _base_names(cause)):
-        message = f"{message}: {_first_line(cause)}"
-    return SourceError(message)
-
-
-def _code(error: Exception) -> str | int | None:
-    for attribute in ("sqlstate", "pgcode", "sqlite_errorname"):
-        if value := getattr(error, attribute, None):
-            return str(value)
-    return error.args[0] if error.args and isinstance(error.args[0], int) else None
-
-
-def _name(error: Exception) -> str:
-    return f"{type(error).__module__}.{type(error).__qualname__}"
-
-
-def _base_names(error: Exception) -> set[str]:
-    return {cls.__name__ for cls in type(error).__mro__}
-
-
-def _is_driver_error(error: Exception) -> bool:
-    """Whether the error is the database's (PEP 249's `Error`, SQLAlchemy's) or the network's."""
-    return isinstance(error, OSError) or bool({"Error", "SQLAlchemyError"} & _base_names(error))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -27,7 +27,7 @@ from airflow_provider_events.sources.cursors import (
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-__all__ = ["MYSQL_CONNECTOR", "STYLES", "Keyset", "Style", "key_pages"]
+__all__ = ["STYLES", "Keyset", "Style", "key_pages"]
 
 KEY_PARAMETERS = ("events_key_1", "events_key_2")
 
@@ -54,8 +54,6 @@ STYLES = {
     "pyformat": Style("%s", "%({})s", prefers_mapping=True, reads_percent=True),
     "named": Style(":{}", ":{}", prefers_mapping=True, reads_percent=False),
 }
-# It declares pyformat, yet only replaces its markers and never turns %% into %.
-MYSQL_CONNECTOR = Style("%s", "%({})s", prefers_mapping=True, reads_percent=False)
 
 BACKTICKS = {"mysql", "mariadb", "bigquery", "databricks", "hive", "spark"}
 FETCH_FIRST = {"oracle", "db2", "ibm_db_sa"}
@@ -225,8 +223,6 @@ def _repeated(key_column: str) -> KeyColumnError:
 def _style(connection: Any, hook: DbApiHook) -> Style:
     """The style that the driver's module declares (PEP 249), else the one of the hook's placeholder."""
     package = type(connection).__module__
-    if package.startswith("mysql.connector"):
-        return MYSQL_CONNECTOR
     while package:
         declared = getattr(sys.modules.get(package), "paramstyle", None)
         if declared in STYLES:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, tzinfo
-from decimal import Decimal
 from typing import Any, Literal, Self
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -15,13 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent, MappingError
 from airflow_provider_events.shown import shown, shown_names
-from airflow_provider_events.values import kind
+from airflow_provider_events.values import kind, refuse_infinity, whole_number
 
 __all__ = ["EventMapping", "RowMapper", "event_id", "identifier"]
 
 Row = Sequence[Any]
-
-MAX_ID_DIGITS = 40
 
 
 class EventMapping(BaseModel):
@@ -169,7 +166,11 @@ class RowMapper:
         if self.timestamp is not None:
             timestamp = self.aware(row[self.timestamp], text_too=True)
             if timestamp is None:
-                raise InvalidEvent("timestamp", "NULL; filter such rows out in SQL, or use COALESCE")
+                raise InvalidEvent(
+                    "timestamp",
+                    "NULL; filter such rows out in SQL, or use COALESCE; for MySQL's zero dates, which are no NULL "
+                    "there, WHERE … > 0 or COALESCE(NULLIF(…, 0), …)",
+                )
         properties = {key: self.aware(row[at]) for key, at in self.properties}
         if mapping.nulls != "send" and None in properties.values():
             empty = [key for key, value in properties.items() if value is None]
@@ -195,13 +196,9 @@ def identifier(value: Any, key: str) -> Any:
     """An id as text or whole number where a database gives it as something else; every other value as it is."""
     if isinstance(value, UUID):
         return str(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < MAX_ID_DIGITS and value == int(value):
-        return int(value)
     if isinstance(value, bytes):
         raise InvalidEvent(f"identity.{key}", "bytes; cast the column to text in SQL")
-    return value
+    return whole_number(value)
 
 
 def event_id(value: Any) -> str | int:
@@ -209,18 +206,21 @@ def event_id(value: Any) -> str | int:
 
     :raises InvalidEvent: it is of a kind that makes no id.
     """
+    value = whole_number(value)
     if isinstance(value, str | int) and not isinstance(value, bool):
         return value
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).hex()
+    if isinstance(value, date):
+        refuse_infinity(value, "id")
     if isinstance(value, datetime) and value.tzinfo:
         try:
             value = value.astimezone(UTC)
         except (OverflowError, ValueError):
             raise InvalidEvent("id", "out of the range of times such as 9999") from None
-    if isinstance(value, date | UUID | Decimal | float):
+    if isinstance(value, date | UUID):
         return value.isoformat() if isinstance(value, date) else str(value)
-    raise InvalidEvent("id", f"an id column has to hold texts, numbers, times or UUIDs, not {kind(value)}")
+    raise InvalidEvent("id", f"an id column has to hold texts, whole numbers, times or UUIDs, not {kind(value)}")
 
 
 def _is_naive(value: Any, text_too: bool) -> bool:

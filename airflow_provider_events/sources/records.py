@@ -57,7 +57,7 @@ class SqlRecords:
         mapper: RowMapper | None = None
         checked = False
         row = first_row
-        for chunk in self._source.chunks(after=after):
+        for chunk in self._source.chunks(after=after, first_row=first_row):
             if mapper is None:
                 mapper = self._mapping.bind(chunk.columns)
                 encoder = BulkEncoder(mapper)

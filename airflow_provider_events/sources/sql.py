@@ -6,12 +6,13 @@ The query is a single SELECT; what it changes is rolled back. Parameters and row
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_events.exceptions import ConfigurationError
+from airflow_provider_events.exceptions import ConfigurationError, QueryError, SourceError
 from airflow_provider_events.sources.cursors import (
     Access,
     Bound,
@@ -25,6 +26,7 @@ from airflow_provider_events.sources.cursors import (
     streaming,
 )
 from airflow_provider_events.sources.keyset import key_pages
+from airflow_provider_events.values import kind
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -40,13 +42,13 @@ class SqlSource:
     :param hook: any `DbApiHook`.
     :param sql: one SELECT, Jinja rendered; a final `;` and comments do no harm. With `key_column` it becomes
         a subquery, so SQL Server takes no `WITH` and no `ORDER BY` in it.
-    :param parameters: a mapping or a sequence, in the driver's own style (`%(x)s`, `%s`, `:x`, `?`).
-        Default none; then percent signs are just that.
+    :param parameters: a mapping or a sequence, or the JSON text of one, in the driver's own style (`%(x)s`, `%s`,
+        `:x`, `?`). Default none; then percent signs are just that.
     :param key_column: name of a unique, non-null column of the query, in any case; default none. Gives
         keyset pagination, whose only state is the last key. An index on the column keeps a page cheap. A text
         key costs one more query a page: only the database knows which texts its collation holds for the same.
     :param chunk_size: rows in a chunk, default 1000.
-    :raises ConfigurationError: `sql` is empty, or `chunk_size` is below 1.
+    :raises ConfigurationError: `sql` is empty, `parameters` are neither, or `chunk_size` is below 1.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class SqlSource:
             return self._access.strategy
         return f"keyset pagination on {self._key_column}"
 
-    def chunks(self, *, after: Any | None = None) -> Generator[RowChunk, None, None]:
+    def chunks(self, *, after: Any | None = None, first_row: int = 1) -> Generator[RowChunk, None, None]:
         """Read the query from the start, or from behind a key.
 
         The first chunk comes even when it has no rows, so that the columns are known. The connection belongs
@@ -84,15 +86,17 @@ class SqlSource:
 
         :param after: with `key_column`: the last key that was read, of the type that the driver gave it with;
             default none.
+        :param first_row: number of the first row to come, for the words of an error, default 1.
         :raises ConfigurationError: `after` without `key_column`.
         :raises KeyColumnError: while reading: the key column is missing, or not unique and non-null.
-        :raises SourceError: while reading: the database failed; the message names no parameter and no value.
+        :raises QueryError: while reading: the statement is at fault, its parameters, or a value in its rows.
+        :raises SourceError: while reading: the database failed. No message holds a parameter or a value.
         """
         if self._key_column is not None:
-            return self._key_chunks(self._key_column, after)
+            return _numbered(self._key_chunks(self._key_column, after), first_row)
         if after is not None:
             raise ConfigurationError("after needs a key_column.")
-        return self._cursor_chunks()
+        return _numbered(self._cursor_chunks(), first_row)
 
     @cached_property
     def _access(self) -> Access:
@@ -136,10 +140,39 @@ class SqlSource:
         send_sql_hook_lineage(context=self._hook, sql=self._sql, cur=cursor)
 
 
-def _bound(parameters: Mapping[str, Any] | Sequence[Any] | None) -> Bound:
-    if not parameters:
+def _numbered(chunks: Generator[RowChunk, None, None], first_row: int) -> Generator[RowChunk, None, None]:
+    """The chunks; an error says behind which row it happened."""
+    done = first_row - 1
+    with closing(chunks):
+        while True:
+            try:
+                chunk = next(chunks, None)
+            except SourceError as error:
+                if done or (isinstance(error, QueryError) and error.in_rows):
+                    error.args = (f"{error} (after row {done})",)
+                raise
+            if chunk is None:
+                return
+            yield chunk
+            done += len(chunk.rows)
+
+
+def _bound(parameters: object) -> Bound:
+    """The parameters as drivers take them. A template renders to text, in which a driver would bind each letter."""
+    read = parameters
+    if isinstance(parameters, str):
+        with suppress(ValueError):
+            read = json.loads(parameters)
+    if isinstance(read, Mapping):
+        return dict(read) or None
+    if isinstance(read, Sequence) and not isinstance(read, str | bytes | bytearray | memoryview):
+        return tuple(read) or None
+    if read is None and parameters is None:
         return None
-    return dict(parameters) if isinstance(parameters, Mapping) else tuple(parameters)
+    raise ConfigurationError(
+        f"parameters: have to be a mapping or a list, not {kind(parameters)}; make each value a template, as in "
+        '{"start": "{{ data_interval_start }}"}, or add | tojson to a template that gives all of them'
+    )
 
 
 def _without_terminator(sql: str) -> str:
@@ -148,10 +181,10 @@ def _without_terminator(sql: str) -> str:
     from sqlparse.lexer import tokenize
 
     position, end = len(sql), len(sql)
-    for kind, text in reversed(list(tokenize(sql))):
+    for token, text in reversed(list(tokenize(sql))):
         position -= len(text)
         if text == ";":
             end = position
-        elif kind not in tokens.Whitespace and kind not in tokens.Comment:
+        elif token not in tokens.Whitespace and token not in tokens.Comment:
             break
     return sql[:end].strip()

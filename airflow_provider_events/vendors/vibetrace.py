@@ -15,7 +15,7 @@ from typing import Any
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.exchange import Answer, Content, Contents, Outcome, Request, Verdict
-from airflow_provider_events.values import json_object
+from airflow_provider_events.values import json_object, whole_number
 from airflow_provider_events.vendors.base import (
     StandardField,
     Upserts,
@@ -203,8 +203,7 @@ def _confirmation(properties: dict[str, Any], order_id: str) -> dict[str, Any]:
     if twice := order.keys() & properties.keys():
         raise InvalidEvent(f"properties.{min(twice)}", "given twice: beside and inside generic")
     order = {**order, **properties}
-    if order.get("orderId") in (None, ""):
-        order["orderId"] = order_id
+    order["orderId"] = order_id if order.get("orderId") in (None, "") else whole_number(order["orderId"])
     return {"items": items, "generic": order}
 
 

@@ -273,6 +273,12 @@ def test_a_null_identity_leaves_its_key_out() -> None:
         (7, "7"),
         (UUID(UUID_TEXT), UUID_TEXT),
         (Decimal("7"), "7"),
+        (Decimal("7.00"), "7"),
+        (Decimal("1E+3"), "1000"),
+        (Decimal("-0.0"), "0"),
+        (Decimal("9007199254740993.00"), "9007199254740993"),
+        (1001.0, "1001"),
+        (1e15, "1000000000000000"),
         (AWARE, "2026-03-01T09:30:00.123456+00:00"),
         (AWARE.astimezone(timezone(timedelta(hours=2))), "2026-03-01T09:30:00.123456+00:00"),
         (date(2026, 3, 1), "2026-03-01"),
@@ -286,13 +292,41 @@ def test_ids_are_the_same_on_every_encoding(value: Any, text: str) -> None:
     assert event({"user_email": "c-1", "order_id": value}, id="order_id").id == text
 
 
+@pytest.mark.parametrize(
+    "value", [7.0, Decimal("7.00"), Decimal("1E+3"), 2.0**62, Decimal(2**62), 7, UUID(UUID_TEXT)], ids=stable
+)
+def test_an_id_reads_a_number_as_an_identity_does(value: Any) -> None:
+    made = event({"user_email": value, "order_id": value}, id="order_id")
+
+    assert made.id == str(made.identity["email"])
+
+
+NO_IDS = [
+    7.5,
+    Decimal("7.5"),
+    float("nan"),
+    float("inf"),
+    1e300,
+    Decimal("NaN"),
+    Decimal("sNaN"),
+    Decimal("1E+50"),
+    True,
+]
+
+
+@pytest.mark.parametrize("value", NO_IDS, ids=stable)
+def test_a_number_that_is_no_identity_is_no_id_either(value: Any) -> None:
+    assert invalid({"user_email": "c-1", "order_id": value}, id="order_id").field == "id"
+    assert invalid({"user_email": value}).field == "identity.email"
+
+
 @pytest.mark.parametrize("value", [None, "", object()], ids=["NULL", "empty", "object"])
 def test_an_id_that_tells_nothing_apart_is_refused(value: Any) -> None:
     assert invalid({"user_email": "c-1", "order_id": value}, id="order_id").field == "id"
 
 
 def test_an_id_out_of_the_range_of_times_is_refused_or_kept() -> None:
-    edge = datetime.max.replace(tzinfo=timezone(-timedelta(hours=5)))
+    edge = datetime(9999, 12, 31, 23, tzinfo=timezone(-timedelta(hours=5)))
     row = {"user_email": "c-1", "order_id": edge}
     try:
         event_id = event(row, id="order_id").id

@@ -34,7 +34,7 @@ class Query:
     def __init__(self, *chunks: RowChunk) -> None:
         self._chunks = chunks
 
-    def chunks(self, *, after: Any = None) -> Iterator[RowChunk]:
+    def chunks(self, *, after: Any = None, first_row: int = 1) -> Iterator[RowChunk]:
         for chunk in self._chunks:
             yield RowChunk(chunk.columns, [row for row in chunk.rows if after is None or row[-1] > after])
 

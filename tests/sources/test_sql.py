@@ -273,7 +273,7 @@ def test_a_wrong_statement_names_the_drivers_error(shop: Database, key_column: s
     with pytest.raises(SourceError, match=driver_error) as raised:
         read(source)
 
-    assert raised.value.retryable
+    assert not raised.value.retryable
     assert raised.value.__suppress_context__
 
 

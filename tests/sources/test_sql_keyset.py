@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_events.exceptions import KeyColumnError
-from airflow_provider_events.sources.keyset import MYSQL_CONNECTOR, STYLES, Keyset, Style
+from airflow_provider_events.sources.keyset import STYLES, Keyset, Style
 from airflow_provider_events.sources.sql import SqlSource
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -152,7 +152,6 @@ def test_a_key_cannot_leave_its_quotes(dialect: str, quoted: str) -> None:
         (STYLES["format"], {"x": 1}, "> %(events_key_1)s", {"x": 1, "events_key_1": 5}),
         (STYLES["pyformat"], None, "> %(events_key_1)s", {"events_key_1": 5}),
         (STYLES["pyformat"], (1,), "> %s", (1, 5)),
-        (MYSQL_CONNECTOR, None, "> %(events_key_1)s", {"events_key_1": 5}),
         (STYLES["named"], None, "> :events_key_1", {"events_key_1": 5}),
         (STYLES["named"], (1,), "> :events_key_1", (1, 5)),
     ],
@@ -171,7 +170,6 @@ def test_the_key_is_bound_as_the_query_binds(style: Style, own: Any, condition: 
         (STYLES["pyformat"], None, 5, "10%%", '"5%%"'),
         (STYLES["pyformat"], (1,), None, "10%", '"5%%"'),
         (STYLES["qmark"], None, 5, "10%", '"5%"'),
-        (MYSQL_CONNECTOR, None, 5, "10%", '"5%"'),
     ],
 )
 def test_percent_signs_are_escaped_when_the_driver_reads_them(

@@ -16,7 +16,7 @@ import pytest
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 from sqlalchemy.engine import URL, make_url
 
-from airflow_provider_events.exceptions import SourceError
+from airflow_provider_events.exceptions import QueryError, SourceError
 from airflow_provider_events.sources.sql import SqlSource
 from tests.servers import Database, Server, databases
 
@@ -339,7 +339,9 @@ def test_sqlalchemy_leaves_percent_signs_and_colons_alone(unknown_postgres: Unkn
 def test_an_error_through_sqlalchemy_tells_nothing_of_parameters(unknown_postgres: UnknownHook) -> None:
     source = SqlSource(unknown_postgres, "SELECT nope, %s", ["eva@example.com"])
 
-    with pytest.raises(SourceError, match=r"psycopg2\.errors\.UndefinedColumn \(42703\)$"):
+    with pytest.raises(
+        QueryError, match=r"psycopg2\.errors\.UndefinedColumn \(42703\): column \"nope\" does not exist$"
+    ):
         list(source.chunks())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -162,6 +163,14 @@ def test_the_callers_id_is_the_order_number_where_there_is_none(empty: str | Non
     assert order_number(id="order-1") == "order-1"
     assert order_number(id="order-1", properties={"orderId": empty}) == "order-1"
     assert order_number(id="order-1", properties={"orderId": "mine"}) == "mine"
+
+
+@pytest.mark.parametrize("number", [1001, 1001.0, Decimal("1001"), Decimal("1001.00"), Decimal("1.001E+3")], ids=repr)
+def test_an_order_number_that_a_database_gives_as_a_fraction_is_whole(number: Any) -> None:
+    flat, nested = {"orderId": number}, {"generic": {"orderId": number}}
+
+    for found in (order_number(properties=flat), order_number(properties=nested)):
+        assert (found, type(found)) == (1001, int)
 
 
 def test_a_purchase_always_has_the_same_order_number() -> None:
