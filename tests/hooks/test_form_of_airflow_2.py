@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import json
 import os
 import re
@@ -56,9 +57,8 @@ def browser(airflow_database: None) -> Iterator[Any]:
     home = Path(os.environ["AIRFLOW_HOME"])
     config = home / "webserver_config.py"
     config.write_text("AUTH_ROLE_PUBLIC = 'Admin'\nWTF_CSRF_ENABLED = False\nTESTING = True\n")
-    from airflow.www.app import create_app
-
-    with create_app(testing=True).test_client() as client:
+    app: Any = importlib.import_module("airflow.www.app")
+    with app.create_app(testing=True).test_client() as client:
         yield client
     config.unlink()
 
