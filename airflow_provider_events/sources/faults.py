@@ -94,8 +94,10 @@ def reading_failed(
 
 def _is_conversion(error: Exception, state: str | None, code: str | int | None, doing: str) -> bool:
     """Whether the driver could not make a Python value of what the database sent."""
-    if doing != "fetching" or state or code:
+    if state or code:
         return False
+    if doing == "executing":  # mysqlclient fetches there, too
+        return isinstance(error, UnicodeDecodeError)
     return isinstance(error, ValueError | ArithmeticError | TypeError | LookupError) or "DataError" in _bases(error)
 
 
@@ -112,7 +114,7 @@ def _is_about_statement(error: Exception, state: str | None, code: str | int | N
     if code in MYSQL_STATEMENTS or code in SQLITE_STATEMENTS:
         return True
     if state:
-        return state.startswith(STATEMENT_CLASSES)
+        return state.startswith(STATEMENT_CLASSES) and "cached plan" not in str(error)  # a table changed meanwhile
     if code is not None:
         return False
     if {"ProgrammingError", "NotSupportedError", "DataError"} & _bases(error):

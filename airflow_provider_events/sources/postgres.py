@@ -31,4 +31,13 @@ def postgres_cursor(connection: Any, driver: str, **options: str) -> Any:
     text = extensions.new_type(AS_TEXT, "TEXT", extensions.UNICODE)
     extensions.register_type(text, cursor)
     extensions.register_type(extensions.new_array_type(AS_LIST, "LIST", text), cursor)
+    read_time = extensions.PYTIME
+
+    def time_of_day(value: str | None, of: Any) -> Any:
+        """Midnight at the end of a day is none at its beginning."""
+        if value is not None and value.startswith("24:"):
+            raise ValueError("24:00")
+        return read_time(value, of)
+
+    extensions.register_type(extensions.new_type(read_time.values, "TIME", time_of_day), cursor)
     return cursor

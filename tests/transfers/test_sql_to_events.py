@@ -147,11 +147,36 @@ def test_bad_rows_are_rejected_by_number_and_the_rest_arrives(
     ]
 
 
-def test_a_query_that_fails_is_retried_by_airflow(shop: Any, connections: Any, run_dag: Any) -> None:
-    source = sql_dag("broken", "bloomreach", "select * from order_lines", retries=1, retry_delay=0.0)
-    result = run_dag(source, "broken")
+def test_a_database_that_is_not_there_is_tried_again_by_airflow(
+    connections: Any, run_dag: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "no" / "shop.db")})
+    )
+    result = run_dag(sql_dag("absent", "bloomreach", retries=1, retry_delay=0.0), "absent")
     assert result.states["sync"] == "failed"
     assert result.tries["sync"] == 2
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "sql", "words"),
+    [
+        ("broken_sql", "select * from order_lines", "no such table: order_lines"),
+        (
+            "broken_row",
+            "select *, cast(x'ff' as text) as broken from orders",
+            "in column 'broken' that Python cannot hold",
+        ),
+    ],
+)
+def test_what_no_retry_reads_fails_at_once_in_words(
+    dag_id: str, sql: str, words: str, shop: Any, connections: Any, run_dag: Any, caplog: Any, capfd: Any
+) -> None:
+    result = run_dag(sql_dag(dag_id, "bloomreach", sql, retries=1, retry_delay=0.0), dag_id)
+    said = caplog.text + capfd.readouterr().out
+    assert result.states["sync"] == "failed"
+    assert result.tries["sync"] == 1
+    assert words in said
 
 
 def test_a_mapping_is_checked_at_dag_parse() -> None:
