@@ -89,6 +89,11 @@ def get_provider_info() -> dict[str, object]:
                         "description": "HTTP proxy for this connection, e.g. http://proxy.example.com:3128",
                         "schema": {"type": ["string", "null"]},
                     },
+                    "allow_http": {
+                        "label": "Allow plain HTTP",
+                        "description": "Send key and customers unencrypted, to http:// hosts other than this machine",
+                        "schema": {"type": ["boolean", "null"], "default": False},
+                    },
                 },
             },
             {
@@ -134,6 +139,11 @@ def get_provider_info() -> dict[str, object]:
                         "label": "Proxy URL",
                         "description": "HTTP proxy for this connection, e.g. http://proxy.example.com:3128",
                         "schema": {"type": ["string", "null"]},
+                    },
+                    "allow_http": {
+                        "label": "Allow plain HTTP",
+                        "description": "Send key and customers unencrypted, to http:// hosts other than this machine",
+                        "schema": {"type": ["boolean", "null"], "default": False},
                     },
                 },
             },
@@ -210,6 +220,11 @@ def get_provider_info() -> dict[str, object]:
                         "description": "HTTP proxy for this connection, e.g. http://proxy.example.com:3128",
                         "schema": {"type": ["string", "null"]},
                     },
+                    "allow_http": {
+                        "label": "Allow plain HTTP",
+                        "description": "Send key and customers unencrypted, to http:// hosts other than this machine",
+                        "schema": {"type": ["boolean", "null"], "default": False},
+                    },
                 },
             },
             {
@@ -273,6 +288,11 @@ def get_provider_info() -> dict[str, object]:
                         "label": "Proxy URL",
                         "description": "HTTP proxy for this connection, e.g. http://proxy.example.com:3128",
                         "schema": {"type": ["string", "null"]},
+                    },
+                    "allow_http": {
+                        "label": "Allow plain HTTP",
+                        "description": "Send key and customers unencrypted, to http:// hosts other than this machine",
+                        "schema": {"type": ["boolean", "null"], "default": False},
                     },
                 },
             },

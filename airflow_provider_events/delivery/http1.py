@@ -20,7 +20,14 @@ from aiohappyeyeballs import start_connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from airflow_provider_events.delivery.http1_writing import FRAMING, Writing
-from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, TransportError, tls_context
+from airflow_provider_events.delivery.proxied import Proxy
+from airflow_provider_events.delivery.transport import (
+    MAX_ANSWER_BYTES,
+    Endpoint,
+    TransportError,
+    not_trusted,
+    tls_context,
+)
 from airflow_provider_events.exchange import Answer, Request
 
 __all__ = ["Http1Transport"]
@@ -29,6 +36,7 @@ MAX_HEAD_BYTES = 65_536  # of an answer and the interim answers before it
 IDLE_SECONDS = 15.0  # servers and load balancers wait longer before they close
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 1.0
+MISDIRECTED = 421  # the same request may fare better on another connection
 
 _LENIENT = ("lenient_headers", "lenient_optional_cr_before_lf", "lenient_spaces_after_chunk_size")  # as in aiohttp
 _KEEP_ALIVE = re.compile(r"\btimeout=(\d{1,9})\b")
@@ -41,8 +49,9 @@ class Http1Transport:
         self._endpoint = endpoint
         url = urlsplit(endpoint.base_url)
         self._secure = url.scheme == "https"
-        self._host = (url.hostname or "").rstrip(".")
-        self._port = url.port or (443 if self._secure else 80)
+        self.host = (url.hostname or "").rstrip(".")
+        self.port = url.port or (443 if self._secure else 80)
+        self._proxy = Proxy(endpoint, endpoint.proxy) if endpoint.proxy else None
         self._written = Writing(endpoint).written
         self._idle: list[_Connection] = []
         self._more = endpoint.max_connections  # that may be opened
@@ -52,7 +61,8 @@ class Http1Transport:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._tls = tls_context(self._endpoint.verify) if self._secure else None
+        tls = self._secure or (self._proxy and self._proxy.secure)
+        self._tls = tls_context(self._endpoint.verify) if tls else None
         return self
 
     async def __aexit__(
@@ -72,7 +82,11 @@ class Http1Transport:
             now = self._loop.time()
             if connection is None or connection.good_until <= now:
                 connection = await self._renewed(connection, now)
-            return await connection.ask(message, now + self._endpoint.timeout_seconds)
+            try:
+                return await connection.ask(message, now + self._endpoint.timeout_seconds)
+            except _Stale:
+                connection = await self._connected()
+                return await connection.ask(message, self._loop.time() + self._endpoint.timeout_seconds)
         finally:
             if connection and not connection.good_until:
                 connection.fail("(cancelled)")
@@ -120,12 +134,12 @@ class Http1Transport:
         seconds = min(CONNECT_SECONDS, endpoint.timeout_seconds)
         try:
             async with asyncio.timeout(seconds):
-                addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                first = self._proxy or self
+                addresses = await loop.getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
                 sock = await start_connection(addresses, happy_eyeballs_delay=0.25, loop=loop)
                 connection = _Connection(loop, endpoint, self._open)
                 try:
-                    name = self._host if self._tls else None
-                    await loop.create_connection(lambda: connection, sock=sock, ssl=self._tls, server_hostname=name)
+                    await self._establish(sock, connection)
                 except BaseException:
                     if connection in self._open:
                         connection.fail("(cancelled)")
@@ -134,11 +148,32 @@ class Http1Transport:
                     raise
                 return connection
         except ssl.SSLCertVerificationError as error:
-            raise TransportError(f"the TLS certificate of {endpoint.host} is not trusted", final=True) from error
+            raise TransportError(not_trusted(endpoint.name, error), final=True) from error
         except TimeoutError as error:
-            raise TransportError(f"no answer from {endpoint.host} in {seconds:g} s") from error
+            raise TransportError(f"no answer from {endpoint.name} in {seconds:g} s") from error
         except (OSError, ValueError) as error:
-            raise TransportError(f"no answer from {endpoint.host} ({type(error).__name__})") from error
+            raise TransportError(f"no answer from {endpoint.name} ({type(error).__name__})") from error
+
+    async def _establish(self, sock: socket.socket, connection: _Connection) -> None:
+        """What is between a connected socket and a connection to the vendor: TLS, a proxy, both or neither."""
+        loop, proxy, tls = self._loop, self._proxy, self._tls
+        if proxy is None:
+            name = self.host if tls else None
+            await loop.create_connection(lambda: connection, sock=sock, ssl=tls, server_hostname=name)
+        elif self._secure and tls is not None:
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            tunnel = await proxy.tunnel(sock, f"{host}:{self.port}", tls)
+            connection.connection_made(tunnel)
+            through = await loop.start_tls(tunnel, connection, tls, server_hostname=self.host)
+            if through is None:  # it was closed meanwhile
+                raise ConnectionResetError
+            connection.connection_made(through)
+        else:
+            await proxy.opened(sock, connection, tls)
+
+
+class _Stale(TransportError):
+    """The server closed a connection that had rested, before it said anything: it has not read the request either."""
 
 
 class _Connection(asyncio.Protocol):
@@ -151,6 +186,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._waiter: asyncio.Future[Answer] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._rested = False
         self._fields: list[tuple[bytes, bytes]] = []
         self._known = self._fields
         self._headers: dict[str, str] = {}
@@ -166,10 +202,10 @@ class _Connection(asyncio.Protocol):
     def ask(self, message: bytes, deadline: float) -> asyncio.Future[Answer]:
         """Write a request; the future is its answer, or a `TransportError`."""
         self._waiter = waiter = self._loop.create_future()
-        if self._transport.is_closing():
-            self.fail("(closed)")
-            return waiter
         self._status = self._received = 0  # no status before the headers are complete
+        if self._transport.is_closing():
+            self._ended(None)
+            return waiter
         self._expected.append(None)
         self._fields = []
         self._body.clear()
@@ -180,12 +216,12 @@ class _Connection(asyncio.Protocol):
         self._transport.write(message)
         return waiter
 
-    def fail(self, why: str) -> None:
+    def fail(self, why: str, kind: type[TransportError] = TransportError) -> None:
         """Close at once; a request that waits has no answer."""
         self.good_until = 0.0
         waiter, self._waiter = self._waiter, None
         if waiter and not waiter.done():
-            waiter.set_exception(TransportError(f"no answer from {self._endpoint.host} {why}"))
+            waiter.set_exception(kind(f"no answer from {self._endpoint.name} {why}"))
         self._transport.abort()
 
     def _finish(self, waiter: asyncio.Future[Answer], keep: bool) -> None:
@@ -204,6 +240,7 @@ class _Connection(asyncio.Protocol):
         if "keep-alive" in headers and (told := _KEEP_ALIVE.search(headers["keep-alive"])):
             seconds = min(IDLE_SECONDS, int(told[1]) - 1.0)
         self.good_until = self._loop.time() + seconds
+        self._rested = True
         return None
 
     def _bound(self, more: int) -> None:
@@ -256,7 +293,8 @@ class _Connection(asyncio.Protocol):
         if self._waiter and self._status and not error and not any(name in self._headers for name in FRAMING):
             self._finish(self._waiter, keep=False)
         else:
-            self.fail(f"({type(error).__name__})" if error else "(closed)")
+            stale = self._rested and not self._received and not self._status
+            self.fail(f"({type(error).__name__})" if error else "(closed)", _Stale if stale else TransportError)
 
     # -- called by the parser ----------------------------------------------------------------------------------------
 
@@ -281,7 +319,7 @@ class _Connection(asyncio.Protocol):
             self._status = 0
             self._expected.append(None)
         elif self._waiter:
-            self._finish(self._waiter, self._parser.should_keep_alive())
+            self._finish(self._waiter, self._parser.should_keep_alive() and self._status != MISDIRECTED)
 
 
 def _decoded(body: bytes, coding: str) -> bytes:

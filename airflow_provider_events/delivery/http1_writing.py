@@ -7,6 +7,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from airflow_provider_events import __version__
+from airflow_provider_events.delivery.proxied import Proxy
 from airflow_provider_events.delivery.transport import Endpoint, TransportError
 from airflow_provider_events.exchange import Request
 
@@ -35,6 +36,12 @@ class Writing:
         usual = url.port in (None, 443 if url.scheme == "https" else 80)
         self._authority = host if usual else f"{host}:{url.port}"
         self._prefix = url.path
+        self._server = ""  # named in the request line where a proxy reads it
+        self._proxy_headers: dict[str, str] = {}
+        if endpoint.proxy and url.scheme == "http":
+            self._server = f"http://{self._authority}"
+            if authorization := Proxy(endpoint, endpoint.proxy).authorization:
+                self._proxy_headers["Proxy-Authorization"] = authorization
         self._head = lru_cache(maxsize=64)(self._made_head)
 
     def written(self, request: Request) -> bytes:
@@ -54,17 +61,16 @@ class Writing:
 
     def _made_head(self, method: str, path: str, *own: str) -> bytes:
         """The request line, and all headers that the request does not have as its own."""
-        start = f"{method} {self._prefix}{path}"
-        if not _START.fullmatch(start):
-            raise TransportError(f"{self._endpoint.host} cannot be sent such a method or path", final=True)
+        if not _START.fullmatch(f"{method} {self._prefix}{path}"):
+            raise TransportError(f"{self._endpoint.name} cannot be sent such a method or path", final=True)
         lines: dict[str, str] = {}  # by lower-case name, so that what comes later takes the place of the same earlier
-        for some in ({"Host": self._authority}, _DEFAULTS, self._endpoint.headers):
+        for some in ({"Host": self._authority}, _DEFAULTS, self._proxy_headers, self._endpoint.headers):
             lines.update({name.lower(): self._line(name, value) for name, value in some.items()})
         for name in own:
             lines.pop(name.lower(), None)
-        return f"{start} HTTP/1.1\r\n{''.join(lines.values())}".encode()
+        return f"{method} {self._server}{self._prefix}{path} HTTP/1.1\r\n{''.join(lines.values())}".encode()
 
     def _line(self, name: str, value: str) -> str:
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value) or name.lower() in FRAMING:
-            raise TransportError(f"{self._endpoint.host} cannot be sent such a header", final=True)
+            raise TransportError(f"{self._endpoint.name} cannot be sent such a header", final=True)
         return f"{name}: {value}\r\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 __all__ = ["Pacer", "Patience", "RetryPolicy", "Stopped", "retry_after_seconds", "sleep_unless"]
+
+MAX_TOLD_SECONDS = 999_999_999.0
+_SECONDS = re.compile(r"\d+(\.\d*)?", re.ASCII)
 
 
 class Stopped(Exception):
@@ -144,12 +148,23 @@ class Pacer:
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """The `Retry-After` header in seconds from now, from either of its forms; None when absent or unreadable."""
+    """The `Retry-After` header in seconds, from either of its forms; None when absent or unreadable.
+
+    A date is compared with the answer's own `Date`, and with this machine's clock only where there is none.
+    """
     value = headers.get("retry-after", "").strip()
-    if value.isdecimal():
-        return float(value[:9])
+    if _SECONDS.fullmatch(value):
+        return min(float(value), MAX_TOLD_SECONDS)
+    until = _timestamp(value)
+    if until is None:
+        return None
+    now = _timestamp(headers.get("date", ""))
+    return max(0.0, until - (time.time() if now is None else now))
+
+
+def _timestamp(date: str) -> float | None:
     try:
-        moment = parsedate_to_datetime(value)
-        return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time())
+        moment = parsedate_to_datetime(date)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

@@ -1,74 +1,113 @@
-"""HTTP through aiohttp, which knows proxies."""
+"""The way through an HTTP proxy: for HTTPS a tunnel, for plain HTTP the proxy passes each request on."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+import asyncio
+import re
+import socket
+import ssl
+from base64 import b64encode
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, TransportError, tls_context
-from airflow_provider_events.exchange import Answer, Request
+from airflow_provider_events.delivery.transport import Endpoint, TransportError, not_trusted
 
-if TYPE_CHECKING:
-    import aiohttp
+__all__ = ["Proxy"]
 
-__all__ = ["AiohttpTransport"]
+MAX_HEAD_BYTES = 65_536  # of the proxy's answer
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1\d\d[ \r]")
+_LATER = (408, 421, 423, 425, 429, 500, 502, 503, 504)  # of the answers to CONNECT: another attempt may do better
 
 
-class AiohttpTransport:
-    """aiohttp with bounded connections, no redirects, and answers cut off at one mebibyte."""
+class Proxy:
+    """The proxy of an endpoint.
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    :ivar host: its name or address.
+    :ivar port: where it listens.
+    :ivar secure: whether it is itself spoken to over TLS.
+    :ivar authorization: value of `Proxy-Authorization`, or None.
+    """
+
+    def __init__(self, endpoint: Endpoint, url: str) -> None:
+        parts = urlsplit(url)
         self._endpoint = endpoint
-        self._session: aiohttp.ClientSession
+        self.host = (parts.hostname or "").rstrip(".")
+        self.secure = parts.scheme == "https"
+        self.port = parts.port or (443 if self.secure else 80)
+        self.authorization = _authorization(parts)
 
-    async def __aenter__(self) -> Self:
-        import aiohttp
+    async def opened(
+        self, sock: socket.socket, connection: asyncio.Protocol, tls: ssl.SSLContext | None
+    ) -> asyncio.Transport:
+        """Speak to the proxy on a connected socket, without a tunnel.
 
-        endpoint = self._endpoint
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=endpoint.max_connections, ssl=tls_context(endpoint.verify)),
-            headers={"Content-Type": "application/json", "Accept": "application/json", **endpoint.headers},
-            timeout=aiohttp.ClientTimeout(total=endpoint.timeout_seconds, sock_connect=10.0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._session.close()
-
-    async def send(self, request: Request) -> Answer:
-        """See `Transport.send`."""
-        import aiohttp
-        from yarl import URL
-
-        endpoint = self._endpoint
-        url = URL(endpoint.base_url + request.path, encoded=True)
+        :param tls: for the connection to the proxy, where it wants one.
+        :raises TransportError: its certificate is not trusted; final.
+        """
+        name = self.host if self.secure else None
         try:
-            async with self._session.request(
-                request.method,
-                url,
-                data=request.body,
-                headers=request.headers,
-                proxy=endpoint.proxy,
-                allow_redirects=False,
-            ) as response:
-                body = await _read_capped(response.content)
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, headers, body)
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise TransportError(f"the TLS certificate of {endpoint.host} is not trusted", final=True) from error
-        except TimeoutError as error:
-            raise TransportError(f"no answer from {endpoint.host} in {endpoint.timeout_seconds:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise TransportError(f"no answer from {endpoint.host} ({type(error).__name__})") from error
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                lambda: connection, sock=sock, ssl=tls if self.secure else None, server_hostname=name
+            )
+        except ssl.SSLCertVerificationError as error:
+            raise TransportError(not_trusted(f"the proxy {self._endpoint.proxy_host}", error), final=True) from error
+        return transport
+
+    async def tunnel(self, sock: socket.socket, authority: str, tls: ssl.SSLContext) -> asyncio.Transport:
+        """A transport to `authority` (host and port), of which nothing has been read.
+
+        :raises TransportError: the proxy refuses; final where it will always do so.
+        """
+        asked = _Asked(asyncio.get_running_loop().create_future())
+        transport = await self.opened(sock, asked, tls)
+        try:
+            head = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"
+            if self.authorization:
+                head += f"Proxy-Authorization: {self.authorization}\r\n"
+            transport.write(f"{head}\r\n".encode())
+            self._check(await asked.answer)
+        except BaseException:
+            transport.abort()
+            raise
+        return transport
+
+    def _check(self, head: bytes) -> None:
+        """Whether the tunnel is there, by the answer to `CONNECT`."""
+        endpoint, told = self._endpoint, _STATUS.match(head)
+        if told is None:
+            raise TransportError(f"no answer from {endpoint.name} (the proxy speaks no HTTP)")
+        status = int(told[1])
+        if 200 <= status < 300:
+            return
+        if status in _LATER:
+            raise TransportError(f"no answer from {endpoint.name} (the proxy answers {status})")
+        why = "it asks for a user and password" if status == 407 else "it does not let this connection through"
+        raise TransportError(
+            f"the proxy {endpoint.proxy_host} refuses to connect to {endpoint.host} ({status}): {why}", final=True
+        )
 
 
-async def _read_capped(stream: aiohttp.StreamReader) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while size < MAX_ANSWER_BYTES and (part := await stream.readany()):
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts)[:MAX_ANSWER_BYTES]
+class _Asked(asyncio.Protocol):
+    """Reads the headers of the answer to `CONNECT`; behind a good one the other side waits for us."""
+
+    def __init__(self, answer: asyncio.Future[bytes]) -> None:
+        self.answer = answer
+        self._read = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        while (end := self._read.find(b"\r\n\r\n") + 4) >= 4 and _INTERIM.match(self._read):
+            self._read = self._read[end:]
+        if (end >= 4 or len(self._read) > MAX_HEAD_BYTES) and not self.answer.done():
+            self.answer.set_result(self._read)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error or ConnectionResetError("closed"))
+
+
+def _authorization(parts: SplitResult) -> str | None:
+    if parts.username is None:
+        return None
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return f"Basic {b64encode(pair.encode()).decode('ascii')}"

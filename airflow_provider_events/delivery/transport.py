@@ -6,15 +6,24 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 from airflow_provider_events.exchange import Answer, Request
 
-__all__ = ["Endpoint", "Transport", "TransportError", "open_transport", "tls_context"]
+__all__ = ["Endpoint", "Transport", "TransportError", "not_trusted", "open_transport", "tls_context"]
 
 MAX_ANSWER_BYTES = 1_048_576
+# By OpenSSL's X509_V_ERR_…; all others say in some way that nobody known has signed it.
+_CERTIFICATE_FAULTS = {
+    9: "is not valid yet: is the clock of this machine right?",
+    10: "has expired",
+    23: "was revoked",
+    62: "is for another name",
+    64: "is for another name",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,16 @@ class Endpoint:
     def host(self) -> str:
         """Host and port, for messages."""
         return urlsplit(self.base_url).netloc
+
+    @property
+    def proxy_host(self) -> str:
+        """Host and port of the proxy, without its user and password; empty where there is none."""
+        return urlsplit(self.proxy or "").netloc.rpartition("@")[2]
+
+    @property
+    def name(self) -> str:
+        """The host, and the proxy that leads there."""
+        return f"{self.host} by the proxy {self.proxy_host}" if self.proxy else self.host
 
 
 class TransportError(Exception):
@@ -67,29 +86,44 @@ class Transport(Protocol):
 
 
 def open_transport(endpoint: Endpoint) -> Transport:
-    """The transport for an endpoint, to be entered: our own client, or aiohttp where there is a proxy."""
-    if endpoint.proxy:
-        from airflow_provider_events.delivery.proxied import AiohttpTransport
-
-        return AiohttpTransport(endpoint)
+    """The transport for an endpoint, to be entered."""
     from airflow_provider_events.delivery.http1 import Http1Transport
 
     return Http1Transport(endpoint)
 
 
+def not_trusted(whose: str, error: ssl.SSLCertVerificationError) -> str:
+    """What is wrong with a certificate."""
+    fault = _CERTIFICATE_FAULTS.get(error.verify_code, "is not trusted")
+    return f"the TLS certificate of {whose} {fault}"
+
+
 def tls_context(verify: bool | str) -> ssl.SSLContext:
-    """What `verify` means; a CA bundle is read anew each time, as it may have been exchanged.
+    """What `verify` means; a CA bundle (or a folder of CAs) is read anew each time, as it may have been exchanged.
 
     :raises OSError: there are no CAs at this path.
     """
-    return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else _usual_context(verify)
+    if not isinstance(verify, str):
+        return _usual_context(verify)
+    folder = Path(verify).is_dir()
+    return ssl.create_default_context(**{"capath" if folder else "cafile": verify})  # type: ignore[arg-type]
 
 
 @lru_cache
 def _usual_context(verify: bool) -> ssl.SSLContext:
     """Made once: to load the system's CAs takes tens of milliseconds."""
     context = ssl.create_default_context()
+    if not _has_authorities(context):
+        import certifi
+
+        context.load_verify_locations(certifi.where())
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _has_authorities(context: ssl.SSLContext) -> bool:
+    """Whether the system has any; those in a folder are loaded only when they are needed."""
+    folder = ssl.get_default_verify_paths().capath
+    return bool(context.cert_store_stats()["x509_ca"] or (folder and any(Path(folder).iterdir())))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 from airflow_provider_events._compat import BaseHook, get_async_connection, mask_secret
 from airflow_provider_events.events import DeliveryReport, Event, Receipt
@@ -110,7 +111,7 @@ class EventsHook(BaseHook):
         """Takes this connection's secrets out of whatever the vendor says."""
         from airflow_provider_events.redaction import Redactor
 
-        return Redactor(self.vendor.secrets())
+        return Redactor(_secrets(self.vendor))
 
     # -- looking up --------------------------------------------------------------------------------------------------
 
@@ -264,19 +265,13 @@ class EventsHook(BaseHook):
     # -- Airflow -----------------------------------------------------------------------------------------------------
 
     def get_conn(self) -> httpx.Client:
-        """An authenticated client with the API's base URL, for calls that this package does not make. Close it."""
-        import httpx
+        """A client with the API's base URL, for calls that this package does not make. Close it.
 
-        from airflow_provider_events.delivery.transport import tls_context
+        It is authenticated for the base URL's origin (scheme, host and port) alone, also where a redirect is followed.
+        """
+        from airflow_provider_events.hooks.client import client_of
 
-        endpoint = self.endpoint(1)
-        return httpx.Client(
-            base_url=endpoint.base_url,
-            headers=dict(endpoint.headers),
-            timeout=endpoint.timeout_seconds,
-            verify=tls_context(endpoint.verify) if isinstance(endpoint.verify, str) else endpoint.verify,
-            proxy=endpoint.proxy,
-        )
+        return client_of(self.endpoint(1))
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the vendor lets this connection in, by the least harmful documented call."""
@@ -296,27 +291,18 @@ class EventsHook(BaseHook):
     def endpoint(self, max_connections: int) -> Endpoint:
         """Where the connection leads, with its credentials.
 
-        :raises ConfigurationError: its CA bundle cannot be read.
+        :raises ConfigurationError: its CA bundle cannot be read, or the environment's proxy is none.
         """
-        from airflow_provider_events.delivery.transport import Endpoint, tls_context
+        from airflow_provider_events.delivery.transport import Endpoint
+        from airflow_provider_events.hooks.route import proxy_of, verify_of
 
         vendor = self.vendor
-        extra = vendor.extra
-        verify = {"true": True, "false": False}.get(extra["verify"].lower(), extra["verify"])
-        try:
-            if isinstance(verify, str):
-                tls_context(verify)
-        except OSError as error:
-            raise ConfigurationError(
-                f"connection {self.conn_id!r}: 'Verify TLS' (extra key 'verify') has to be true, false or the path of "
-                f"a CA bundle; {verify} is none ({type(error).__name__})"
-            ) from None
         return Endpoint(
             vendor.base_url,
             vendor.headers(),
-            timeout_seconds=extra["timeout"],
-            verify=verify,
-            proxy=extra["proxy"],
+            timeout_seconds=vendor.extra["timeout"],
+            verify=verify_of(vendor),
+            proxy=proxy_of(vendor),
             max_connections=max_connections,
         )
 
@@ -338,7 +324,7 @@ class EventsHook(BaseHook):
                 f"connection {self.conn_id!r} has the type {connection.conn_type!r}; "
                 f"{type(self).__name__} needs {self.conn_type!r}"
             )
-        return self.vendor_class(
+        vendor = self.vendor_class(
             ConnectionValues(
                 self.conn_id,
                 connection.host,
@@ -349,11 +335,18 @@ class EventsHook(BaseHook):
                 read_extra_text(self.conn_id, connection.extra),
             )
         )
+        for warning in vendor.warnings():
+            log.warning("connection %r: %s", self.conn_id, warning)
+        return vendor
 
     def named(self, error: DeliveryError) -> DeliveryError:
-        """`error`, naming the connection."""
+        """`error`, naming the connection and its proxy."""
+        from airflow_provider_events.hooks.route import proxy_of
+
+        proxy = urlsplit(proxy_of(self.vendor) or "").netloc.rpartition("@")[2]
+        way = f" by the proxy {proxy}" if proxy and proxy not in str(error) else ""
         error.conn_id = self.conn_id
-        error.args = (f"connection {self.conn_id!r}: {error}",)
+        error.args = (f"connection {self.conn_id!r}{way}: {error}",)
         return error
 
 
@@ -371,8 +364,14 @@ def get_connection_form_widgets(cls: type[EventsHook]) -> dict[str, Any]:
     return form_widgets(cls.vendor_class)
 
 
+def _secrets(vendor: Vendor) -> list[str]:
+    from airflow_provider_events.hooks.route import proxy_secrets
+
+    return [*vendor.secrets(), *proxy_secrets(vendor)]
+
+
 def _mask(vendor: Vendor) -> None:
-    for secret in vendor.secrets():
+    for secret in _secrets(vendor):
         mask_secret(secret)
 
 

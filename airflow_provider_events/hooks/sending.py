@@ -65,16 +65,18 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
 
 async def probe(hook: EventsHook) -> tuple[bool, str]:
     """Whether the vendor lets the connection in, and its words; see `EventsHook.test_connection`."""
-    vendor = hook.vendor
+    vendor, endpoint = hook.vendor, hook.endpoint(1)
+    warned = "".join(f". Warning: {warning}" for warning in vendor.warnings())
+    where = f"{vendor.base_url} by the proxy {endpoint.proxy_host}" if endpoint.proxy else vendor.base_url
     try:
-        async with open_transport(hook.endpoint(1)) as transport:
+        async with open_transport(endpoint) as transport:
             answer = await transport.send(vendor.probe())
     except TransportError as error:
-        return False, f"{error}: check the API base URL {vendor.base_url}"
+        return False, f"{error}: check the API base URL {vendor.base_url}{warned}"
     outcome = hook.redactor.outcome(vendor.read_probe(answer))
     if outcome.verdict is Verdict.DELIVERED:
-        return True, f"{vendor.label} accepts this connection ({vendor.base_url})"
-    return False, f"{vendor.label} at {vendor.base_url} answered {answer.status} ({outcome.code}): {outcome.reason}"
+        return True, f"{vendor.label} accepts this connection ({where}){warned}"
+    return False, f"{vendor.label} at {where} answered {answer.status} ({outcome.code}): {outcome.reason}{warned}"
 
 
 def limits_of(hook: EventsHook, wanted: DeliveryOptions) -> tuple[Limits, float | None]:

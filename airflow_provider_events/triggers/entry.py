@@ -174,8 +174,6 @@ class EntryTrigger(BaseTrigger):
 
 def _prepare(search: Search, hook: EventsHook) -> None:
     """What takes long before the first look."""
-    if hook.vendor.extra["proxy"]:
-        import airflow_provider_events.delivery.proxied  # noqa: F401  it is needed on the loop
     search.prepare(hook.vendor)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -30,11 +31,16 @@ from airflow_provider_events.vendors.connection import (
     ExtraField,
     StandardField,
     base_url,
+    is_loopback,
     missing_field,
     read_extra,
 )
 
 __all__ = ["COMMON_EXTRAS", "ConnectionValues", "ExtraField", "StandardField", "Upserts", "Vendor", "registry"]
+
+
+# Keys are often copied with the word before them, which the vendors' headers have by themselves or must not have.
+_SCHEME_WORD = re.compile(r"^(?:authorization\s*:\s*)?(?:bearer|token)\s+", re.IGNORECASE)
 
 
 class Upserts(ABC):
@@ -89,12 +95,26 @@ class Vendor(ABC):
     def __init__(self, values: ConnectionValues) -> None:
         self.conn_id = values.conn_id
         self.login = (values.login or "").strip()
-        self.password = (values.password or "").strip()
+        self.password = _SCHEME_WORD.sub("", (values.password or "").strip())
         self.extra = read_extra(values, self.all_extra_fields(), self.label)
         for required in self.standard_fields:
             if required.required and not getattr(self, required.name):
                 raise missing_field(self.conn_id, self.label, required.label, required.name)
         self.base_url = base_url(values, self.host_default())
+        self._check_what_travels()
+
+    def _check_what_travels(self) -> None:
+        if self._unencrypted and not self.extra["allow_http"]:
+            raise ConfigurationError(
+                f"connection {self.conn_id!r}: http:// would send the key and the customers unencrypted: give the host "
+                "as https://, or set 'Allow plain HTTP' (extra key 'allow_http') to true"
+            )
+        if not all(value.isascii() and value.isprintable() for value in self.headers().values()):
+            label = next(standard.label for standard in self.standard_fields if standard.name == "password")
+            raise ConfigurationError(
+                f"connection {self.conn_id!r}: {label!r} (password) holds a character that no key has, such as a line "
+                "break or a letter with an accent: copy it once more"
+            )
 
     # -- what each vendor says ---------------------------------------------------------------------------------------
 
@@ -190,6 +210,26 @@ class Vendor(ABC):
     def host_default(self) -> str:
         """Base URL of a connection whose host is blank."""
         return self.default_host
+
+    @property
+    def verify(self) -> bool | str:
+        """Whether TLS certificates are checked; a path names a CA bundle."""
+        verify: str = self.extra["verify"]
+        return {"true": True, "false": False}.get(verify.lower(), verify)
+
+    @property
+    def _unencrypted(self) -> bool:
+        url = urlsplit(self.base_url)
+        return url.scheme == "http" and not is_loopback(url.hostname or "")
+
+    def warnings(self) -> list[str]:
+        """What the connection allows though it should not."""
+        warnings = []
+        if self._unencrypted:
+            warnings.append("plain http:// shows the key and the customers to everybody on the way")
+        if self.base_url.startswith("https:") and self.verify is False:
+            warnings.append("'Verify TLS' is false: anybody on the way can pretend to be the vendor and read the key")
+        return warnings
 
     def secrets(self) -> list[str]:
         """Every secret of the connection in every form in which it travels."""

@@ -5,13 +5,19 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_events.exceptions import ConfigurationError
+
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
+_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))(?:[\w.~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*/*", re.ASCII)
 
 __all__ = [
     "COMMON_EXTRAS",
@@ -20,7 +26,9 @@ __all__ = [
     "ExtraField",
     "StandardField",
     "base_url",
+    "is_loopback",
     "missing_field",
+    "proxy_url",
     "read_extra",
     "read_extra_text",
 ]
@@ -132,6 +140,13 @@ COMMON_EXTRAS = (
     ExtraField("timeout", "Timeout (s)", "Seconds to wait for an answer", "number", default=30, minimum=0.1),
     ExtraField("verify", "Verify TLS", "true, false, or the path of a CA bundle", default="true"),
     ExtraField("proxy", "Proxy URL", "HTTP proxy for this connection, e.g. http://proxy.example.com:3128"),
+    ExtraField(
+        "allow_http",
+        "Allow plain HTTP",
+        "Send key and customers unencrypted, to http:// hosts other than this machine",
+        "boolean",
+        default=False,
+    ),
 )
 
 
@@ -172,11 +187,13 @@ def read_extra(values: ConnectionValues, fields: Sequence[ExtraField], label: st
             raise ConfigurationError(f"connection {conn_id!r}: {extra.label!r} (extra key {name!r}) {error}") from None
         if extra.required and not read[name]:
             raise missing_field(conn_id, label, extra.label, f"extra key {name!r}")
-    if (proxy := read.get("proxy")) and not _is_url(proxy):
+    try:
+        read["proxy"] = proxy_url(read["proxy"]) if read.get("proxy") else None
+    except ValueError:
         raise ConfigurationError(
             f"connection {conn_id!r}: 'Proxy URL' (extra key 'proxy') has to be a URL such as "
             "http://proxy.example.com:3128, with what is special in a password percent-encoded"
-        )
+        ) from None
     return read
 
 
@@ -197,22 +214,70 @@ def base_url(values: ConnectionValues, default: str) -> str:
     if not host:
         return default
     if "://" not in host:
-        scheme = values.scheme if values.scheme in ("http", "https") else "https"
-        host = f"{scheme}://{host}"
-    if not _is_url(host) or (parts := urlsplit(host)).query or parts.fragment:
-        raise ConfigurationError(
-            f"connection {values.conn_id!r}: the host has to be a URL such as {default}, without query or fragment"
-        )
-    if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(f"connection {values.conn_id!r}: the host must not hold credentials")
-    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    port = parts.port or values.port
-    return f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
-
-
-def _is_url(text: str) -> bool:
+        scheme = (values.scheme or "").lower()
+        host = f"{scheme if scheme in ('http', 'https') else 'https'}://{host}"
     try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in text
+        parts, name = _http_url(host)
+        port = parts.port or values.port
+        if port and not 0 < int(port) < 65536:
+            raise ValueError("no port")
     except ValueError:
-        return False
+        raise ConfigurationError(
+            f"connection {values.conn_id!r}: the host has to be a URL such as {default}, without query or fragment, "
+            "or the host alone"
+        ) from None
+    if "@" in parts.netloc:
+        raise ConfigurationError(f"connection {values.conn_id!r}: the host must not hold credentials")
+    usual = port in (None, 0, {"https": 443, "http": 80}[parts.scheme])
+    return f"{parts.scheme}://{name}{'' if usual else f':{port}'}{parts.path.rstrip('/')}"
+
+
+def proxy_url(text: str) -> str:
+    """The URL of an HTTP proxy, its host in ASCII.
+
+    :raises ValueError: it is none.
+    """
+    parts, name = _http_url(text)
+    if parts.path.strip("/"):
+        raise ValueError("a proxy has no path")
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return f"{parts.scheme}://{credentials}{at}{name}{f':{parts.port}' if parts.port else ''}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself, by its name."""
+    host = host.strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _http_url(text: str) -> tuple[SplitResult, str]:
+    """The parts of a URL, and its host as it travels: in ASCII, an IPv6 address in its brackets.
+
+    :raises ValueError: HTTP is spoken to no such URL.
+    """
+    if not text.isprintable() or set(text) & set(" \\?#"):
+        raise ValueError("no URL")
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or parts.port == 0 or parts.netloc.endswith(":"):
+        raise ValueError("no URL of HTTP")
+    if not _PATH.fullmatch(parts.path):
+        raise ValueError("no path")
+    name = parts.hostname or ""
+    if "[" in parts.netloc.rpartition("@")[2]:
+        if IPv6Address(name).scope_id is not None:
+            raise ValueError("an address of one link")
+        return parts, f"[{name}]"
+    if not name.isascii():
+        import idna
+
+        name = idna.encode(name, uts46=True).decode("ascii")
+    name = name.removesuffix(".")
+    labels = name.split(".")
+    if len(name) > 253 or not all(map(_LABEL.fullmatch, labels)) or name in ("http", "https"):
+        raise ValueError("no host")
+    if _NUMBER.fullmatch(labels[-1]):
+        IPv4Address(name)
+    return parts, name

@@ -28,9 +28,9 @@ from airflow_provider_events import __version__
 from airflow_provider_events.delivery import http1
 from airflow_provider_events.delivery.http1 import IDLE_SECONDS, MAX_HEAD_BYTES, Http1Transport
 from airflow_provider_events.delivery.http1_writing import Writing
-from airflow_provider_events.delivery.proxied import AiohttpTransport
 from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, Transport, TransportError
 from airflow_provider_events.exchange import Answer, Request
+from tests.delivery.theirs import AiohttpTransport
 from tests.until import until
 
 ASK = Request("POST", "/events", b"{}")
@@ -709,25 +709,77 @@ def test_an_answer_that_breaks_off_has_no_end(run: Run) -> None:
     run(main())
 
 
-def test_what_was_written_is_never_written_again(run: Run) -> None:
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_connection_that_was_closed_while_it_rested_costs_no_failure(reset: bool, run: Run) -> None:
+    """The server closes it without notice; the request is written once more, at once, on a fresh connection."""
+
     async def main() -> None:
         requests: list[bytes] = []
 
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             requests.append(await read_request(reader))
             writer.write(good())
-            requests.append(await read_request(reader))  # and no answer
+            await reader.read(1)  # of the next request, which nobody reads
+            if reset:
+                sock = writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+
+        async with serving(handler) as server, Http1Transport(Endpoint(server.url, {})) as transport:
+            for name in ("first", "second", "third"):
+                assert (await transport.send(ask(name))).status == 200
+        assert [request.rpartition(b"\r\n")[2] for request in requests] == [b"first", b"second", b"third"]
+        assert server.connections == 3
+
+    run(main())
+
+
+def test_nothing_is_written_a_third_time(run: Run) -> None:
+    async def main() -> None:
+        requests: list[bytes] = []
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            requests.append(await read_request(reader))
+            if server.connections == 1:
+                writer.write(good())
+                requests.append(await read_request(reader))  # and no answer
 
         async with serving(handler) as server, Http1Transport(Endpoint(server.url, {})) as transport:
             await transport.send(ask("first"))
-            for request in (ask("second"), Request("GET", "/third")):
-                with pytest.raises(TransportError, match=r"no answer from 127\.0\.0\.1:\d+ \(closed\)") as caught:
-                    await transport.send(request)
-                assert not caught.value.final
-                await transport.send(ask("between"))
-        bodies = [request.rpartition(b"\r\n")[2] for request in requests]
-        assert bodies == [b"first", b"second", b"between", b"", b"between"]
-        assert server.connections == 3
+            with pytest.raises(TransportError, match=r"no answer from 127\.0\.0\.1:\d+ \(closed\)") as caught:
+                await transport.send(ask("second"))
+            assert not caught.value.final
+        assert [request.rpartition(b"\r\n")[2] for request in requests] == [b"first", b"second", b"second"]
+
+    run(main())
+
+
+def test_a_fresh_connection_that_is_closed_is_a_failure(run: Run) -> None:
+    async def main() -> None:
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+
+        async with serving(handler) as server, Http1Transport(Endpoint(server.url, {})) as transport:
+            with pytest.raises(TransportError, match=r"\(closed\)"):
+                await transport.send(ask("first"))
+        assert server.connections == 1
+
+    run(main())
+
+
+def test_part_of_an_answer_is_a_failure_on_a_rested_connection_too(run: Run) -> None:
+    async def main() -> None:
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(good())
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+
+        async with serving(handler) as server, Http1Transport(Endpoint(server.url, {})) as transport:
+            await transport.send(ask("first"))
+            with pytest.raises(TransportError):
+                await transport.send(ask("second"))
+        assert server.connections == 1
 
     run(main())
 
@@ -952,11 +1004,11 @@ def test_a_server_that_never_says_a_word_is_given_up(scheme: str, run: Run) -> N
     run(main())
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://events.invalid", "http://" + "a" * 64 + ".example"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://events.invalid", "http://" + "a" * 64 + ".example"])
 def test_a_host_that_is_not_there_is_named(url: str, run: Run) -> None:
     async def main() -> None:
         async with Http1Transport(Endpoint(url, {"X-Key": SECRET})) as transport:
-            with pytest.raises(TransportError, match=f"no answer from {url[7:]}") as caught:
+            with pytest.raises(TransportError, match=f"no answer from {url.partition('://')[2]}") as caught:
                 await transport.send(ASK)
         assert not caught.value.final
         assert SECRET not in "".join(traceback.format_exception(caught.value))
@@ -990,12 +1042,17 @@ def test_a_trusted_server_is_spoken_to(trust: str, authority: Authority, run: Ru
     run(main())
 
 
-@pytest.mark.parametrize(("host", "trust"), [("127.0.0.1", "usual"), ("localhost", "bundle")])
-def test_an_unknown_authority_or_another_name_is_final(host: str, trust: str, authority: Authority, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("host", "trust", "fault"),
+    [("127.0.0.1", "usual", "is not trusted"), ("localhost", "bundle", "is for another name")],
+)
+def test_an_unknown_authority_or_another_name_is_final(
+    host: str, trust: str, fault: str, authority: Authority, run: Run
+) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: None)  # the server's side of it
-        with pytest.raises(TransportError, match=f"the TLS certificate of {host}:\\d+ is not trusted") as caught:
+        with pytest.raises(TransportError, match=f"the TLS certificate of {host}:\\d+ {fault}") as caught:
             await over_tls(authority[1], host, str(authority[0]) if trust == "bundle" else True)
         assert caught.value.final
 

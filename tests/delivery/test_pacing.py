@@ -312,7 +312,15 @@ def test_a_429_without_a_time_backs_off_longer_each_time() -> None:
         ("99999999999999999999", 999_999_999.0),
         ("", None),
         ("-5", None),
-        ("1.5", None),
+        ("1.5", 1.5),
+        ("0.25", 0.25),
+        ("3.", 3.0),
+        (".5", None),
+        ("1e3", None),
+        ("1,5", None),
+        ("\u0663", None),
+        ("nan", None),
+        ("inf", None),
         ("soon", None),
         ("Wed, 99 Foo 2026 99:99:99 GMT", None),
         ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
@@ -340,3 +348,17 @@ def test_retry_after_as_a_date_is_gmt_wherever_we_are(form: str, zone: str, monk
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize("hours", [-30, -1, 0, 1, 30])
+def test_a_date_is_compared_with_the_clock_of_who_names_it(hours: int) -> None:
+    """The answer's own `Date`; a worker's clock may be wrong."""
+    now = time.time() + hours * 3600
+    headers = {"retry-after": formatdate(now + 90, usegmt=True), "date": formatdate(now, usegmt=True)}
+    assert retry_after_seconds(headers) == 90
+    assert retry_after_seconds({**headers, "retry-after": formatdate(now - 5, usegmt=True)}) == 0
+
+
+def test_without_a_readable_date_this_clock_has_to_do() -> None:
+    headers = {"retry-after": formatdate(time.time() + 90, usegmt=True), "date": "today"}
+    assert retry_after_seconds(headers) == pytest.approx(90, abs=3)

@@ -7,6 +7,8 @@ import logging
 import ssl
 import traceback
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ from aiohttp import web
 
 from airflow_provider_events.delivery.http1 import Http1Transport
 from airflow_provider_events.delivery.pacing import RetryPolicy
-from airflow_provider_events.delivery.proxied import AiohttpTransport
 from airflow_provider_events.delivery.transport import (
     MAX_ANSWER_BYTES,
     Endpoint,
@@ -27,15 +28,27 @@ from airflow_provider_events.exceptions import CredentialsRefused, VendorUnavail
 from airflow_provider_events.exchange import Answer, Request
 from tests.delivery import harness
 from tests.delivery.harness import OddServer, delivery, events, odd_server, records, vendor_at
+from tests.delivery.relays import relay
+from tests.delivery.theirs import AiohttpTransport
 
 SECRET = "very-secret-key"
 SHORT = RetryPolicy(budget_seconds=0.5, base_seconds=0.05, cap_seconds=0.1)
 
 
-@pytest.fixture(params=[Http1Transport, AiohttpTransport], ids=["http1", "aiohttp"])
-def each_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the harness opens: they keep the same contract."""
-    monkeypatch.setattr(harness, "opened", request.param)
+@pytest.fixture(params=["http1", "by a proxy", "aiohttp"])
+def each_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the harness opens: directly and by a proxy, odd answers are read alike, and as another client reads them."""
+    if request.param == "aiohttp":
+        monkeypatch.setattr(harness, "opened", AiohttpTransport)
+        yield
+        return
+    with relay() if request.param == "by a proxy" else nullcontext() as proxy:
+
+        def opened(endpoint: Endpoint) -> Http1Transport:
+            return Http1Transport(replace(endpoint, proxy=proxy.url) if proxy else endpoint)
+
+        monkeypatch.setattr(harness, "opened", opened)
+        yield
 
 
 over_each = pytest.mark.usefixtures("each_transport")
@@ -173,7 +186,7 @@ def odd_bloomreach(url: str) -> Any:
 
 
 @over_each
-@pytest.mark.parametrize("host", ["http://127.0.0.1:1", "http://events.invalid", "https://127.0.0.1:1"])
+@pytest.mark.parametrize("host", ["http://127.0.0.1:1", "https://events.invalid", "https://127.0.0.1:1"])
 def test_an_unreachable_host_is_named_within_the_budget(host: str) -> None:
     job = delivery(odd_bloomreach(host), policy=SHORT, max_in_flight=2)
     with pytest.raises(VendorUnavailable, match=host.partition("//")[2]) as caught:
@@ -216,11 +229,6 @@ def test_a_proxy_that_is_not_there_is_no_leak(proxy: str, echo: OddServer) -> No
     assert echo.requests == 0
 
 
-def test_only_a_proxy_needs_another_client() -> None:
-    assert type(open_transport(Endpoint("https://example.com", {}))) is Http1Transport
-    assert type(open_transport(Endpoint("https://example.com", {}, proxy="http://proxy:3128"))) is AiohttpTransport
-
-
 # -- certificates --------------------------------------------------------------------------------------------------
 
 
@@ -241,12 +249,32 @@ def secure(authority: tuple[Path, ssl.SSLContext]) -> Iterator[OddServer]:
 @over_each
 def test_an_untrusted_certificate_ends_it_at_once_and_says_so(secure: OddServer) -> None:
     job = delivery(odd_bloomreach(secure.url), batch_size=1)
-    with pytest.raises(CredentialsRefused, match=r"the TLS certificate of 127\.0\.0\.1:\d+ is not trusted") as caught:
+    with pytest.raises(CredentialsRefused, match=r"the TLS certificate of 127\.0\.0\.1:\d+.* is not trusted") as caught:
         job.run(records(events("bloomreach", 100)))
     report = caught.value.report
     assert report is not None
     assert 1 <= report.requests <= 4
     assert secure.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "days", "fault"),
+    [
+        ("127.0.0.1", (-9, -1), "has expired"),
+        ("127.0.0.1", (1, 9), "is not valid yet: is the clock of this machine right?"),
+        ("127.0.0.2", (-1, 1), "is for another name"),
+    ],
+)
+def test_what_is_wrong_with_a_certificate_is_said(
+    address: str, days: tuple[int, int], fault: str, certificates: Any, authority: Any
+) -> None:
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    with odd_server(accept, certificates.server(address, days)) as server:
+        with pytest.raises(TransportError) as caught:
+            send(server.url, verify=str(authority[0]))
+        assert str(caught.value) == f"the TLS certificate of {server.url.removeprefix('https://')} {fault}"
+        assert caught.value.final
+    logging.getLogger("asyncio").setLevel(logging.NOTSET)
 
 
 @over_each

@@ -38,6 +38,7 @@ PAGES = [
     "delivery",
     "sql",
     "airflow",
+    "network",
     "performance",
     "troubleshooting",
     *(f"vendors/{name}" for name in registry()),

@@ -75,7 +75,7 @@ def test_wrong_credentials_are_told_in_the_vendors_words(
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-@pytest.mark.parametrize("host", ["http://127.0.0.1:1", "http://events.invalid"])
+@pytest.mark.parametrize("host", ["http://127.0.0.1:1", "https://events.invalid"])
 def test_a_host_that_is_not_there(host: str, vendor: str, tested: Tested) -> None:
     good, message = tested(vendor, host=host)
     assert not good

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_events.exceptions import ConfigurationError
-from airflow_provider_events.vendors.base import COMMON_EXTRAS, ConnectionValues, ExtraField
+from airflow_provider_events.vendors.base import COMMON_EXTRAS, ConnectionValues, ExtraField, registry
 from airflow_provider_events.vendors.vibetrace import Vibetrace
 
 
@@ -176,3 +176,108 @@ def test_a_required_field_is_not_nullable_and_choices_are_listed() -> None:
     chosen = ExtraField("b", "B", "", choices=("x", "y"), default="x")
     assert required.schema() == {"type": "string"}
     assert chosen.schema() == {"type": ["string", "null"], "enum": ["x", "y"], "default": "x"}
+
+
+# -- hosts -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("https://BÜCHER.example/v1", "https://xn--bcher-kva.example/v1"),
+        ("bücher.example", "https://xn--bcher-kva.example"),
+        ("https://例え.テスト", "https://xn--r8jz45g.xn--zckzah"),
+        ("https://faß.example", "https://xn--fa-hia.example"),
+        ("https://api.example.com.", "https://api.example.com"),
+        ("https://api.example.com:443/v1", "https://api.example.com/v1"),
+        ("http://127.0.0.1:80", "http://127.0.0.1"),
+        ("https://api_internal.example", "https://api_internal.example"),
+        ("https://10.0.0.1", "https://10.0.0.1"),
+        ("https://[2001:DB8::1]", "https://[2001:db8::1]"),
+    ],
+)
+def test_a_host_travels_in_ascii_once(host: str, url: str) -> None:
+    assert vibetrace(host).base_url == url
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https:/api.example.com",
+        "https:api.example.com",
+        "https:///api.example.com",
+        "https://https://api.example.com",
+        "http://https//api.example.com",
+        "https://api..example.com",
+        "https://.example.com",
+        "https://-api.example.com",
+        "https://api-.example.com",
+        "https://" + "a" * 64 + ".example.com",
+        "https://" + "a." * 130 + "com",
+        "https://api.example.com:",
+        "https://api.example.com:0",
+        "https://api.example.com:-1",
+        "https://api.example.com/a b",
+        "https://api.example.com/../v1",
+        "https://api.example.com/v1/./x",
+        "https://api.example.com\\v1",
+        "https://api.example.com/\r\nX: y",
+        "https://api.example.com/v1?",
+        "https://300.1.1.1",
+        "https://127.1",
+        "https://[fe80::1%25eth0]",
+        "https://[1.2.3.4]",
+        "https://ex!ample.com",
+        "https://exa\u200bmple\u2028.com",
+        "https://xn--\u00fc.com",
+        "https://*.example.com",
+        "wss://api.example.com",
+    ],
+)
+def test_what_can_be_no_host_is_refused_where_the_connection_is_read(host: str) -> None:
+    words = refusal(host=host)
+    assert "the host has to be a URL such as https://api.vtcdn.net/v1" in words or "credentials" in words
+
+
+@pytest.mark.parametrize("port", [65536, 100_000, -1])
+def test_a_port_that_is_none_is_refused(port: int) -> None:
+    assert "the host has to be a URL" in refusal(host="https://api.example.com", port=port)
+
+
+@pytest.mark.parametrize(
+    "word", ["Bearer ", "bearer  ", "Token ", "TOKEN ", "Authorization: Bearer ", "authorization:Token "]
+)
+def test_a_key_that_was_copied_with_the_word_before_it_is_sent_without(word: str) -> None:
+    for vendor in registry().values():
+        required = {extra.name: "given" for extra in vendor.extra_fields if extra.required}
+        plain = vendor(ConnectionValues("c", password="the-key", extra=required)).headers()
+        assert vendor(ConnectionValues("c", password=f"{word}the-key", extra=required)).headers() == plain
+
+
+@pytest.mark.parametrize("key", ["ke\ny", "k\u00e9y", "ke\ty", "ke\u200by", "\u201ckey\u201d", "k\x00y"])
+def test_a_key_that_no_header_can_carry_is_named_as_a_field(key: str) -> None:
+    words = refusal(password=key)
+    assert "'API key' (password) holds a character that no key has" in words
+    assert key not in words
+
+
+@pytest.mark.parametrize(
+    ("proxy", "meant"),
+    [
+        ("http://proxy.test:3128", "http://proxy.test:3128"),
+        ("http://proxy.test:3128/", "http://proxy.test:3128"),
+        ("http://me:p%40ss@proxy.test", "http://me:p%40ss@proxy.test"),
+        ("https://proxy.test", "https://proxy.test"),
+        ("http://bücher.test:1", "http://xn--bcher-kva.test:1"),
+    ],
+)
+def test_a_proxy_is_read_as_a_host_is(proxy: str, meant: str) -> None:
+    assert vibetrace(extra={"proxy": proxy}).extra["proxy"] == meant
+
+
+@pytest.mark.parametrize(
+    "proxy", ["proxy.test:3128", "socks5://p:1", "http://p:0", "http://p/path", "http://p:x", "http://a b"]
+)
+def test_what_can_be_no_proxy_is_refused(proxy: str) -> None:
+    assert "'Proxy URL' (extra key 'proxy') has to be a URL" in refusal(extra={"proxy": proxy})
