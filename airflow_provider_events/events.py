@@ -127,6 +127,10 @@ class Record(NamedTuple):
     data: Mapping[str, Any] | None = None
     fault: InvalidEvent | None = None
 
+    def __repr__(self) -> str:
+        """Without the row's values."""
+        return f"<Record {self.row}>"
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:

@@ -44,8 +44,8 @@ class Request(NamedTuple):
     headers: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:
-        """Without the body: a customer's data has no place in a log."""
-        return f"<Request {self.method} {self.path}>"
+        """Without path and body: a customer's data has no place in a log."""
+        return f"<Request {self.method}, {len(self.body or b'')} bytes>"
 
 
 class Answer(NamedTuple):
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
 
     def __repr__(self) -> str:
         """Without the body: some tracebacks print the values they pass through, and it may be a customer's profile."""
-        return f"<Answer {self.status}>"
+        return f"<Answer {self.status}, {len(self.body)} bytes>"
 
     def json(self) -> Any:
         """The parsed body, or None where it is not JSON; a byte-order mark before it is no part of it."""
@@ -90,6 +90,10 @@ class Content(NamedTuple):
     properties: Mapping[str, Any]
     id: str | None
 
+    def __repr__(self) -> str:
+        """Without customer and properties."""
+        return f"<Content of {len(self.properties)} properties>"
+
     @property
     def key(self) -> str:
         """The idempotency key, 32 hex digits: from the caller's id with name and customer, else from everything."""
@@ -114,6 +118,10 @@ class Contents(NamedTuple):
     moments: Sequence[datetime] | None
     properties: Sequence[dict[str, Any]]
     ids: Sequence[str] | None
+
+    def __repr__(self) -> str:
+        """Without customers and properties."""
+        return f"<Contents of {len(self.names)} events>"
 
     def each(self) -> Iterator[Content]:
         """One event after the other."""
@@ -165,6 +173,10 @@ class Page(NamedTuple):
     newest: datetime | None
     oldest: datetime | None
     found: Collection[int]
+
+    def __repr__(self) -> str:
+        """Without the entries."""
+        return f"<Page of {len(self.ids)} entries, {len(self.found)} found>"
 
 
 class Listing(Protocol):

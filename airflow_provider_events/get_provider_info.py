@@ -81,8 +81,8 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "verify": {
                         "label": "Verify TLS",
-                        "description": "true, false, or the path of a CA bundle",
-                        "schema": {"type": ["string", "null"], "default": "true"},
+                        "description": "true (as blank), false, or the path of a CA bundle",
+                        "schema": {"type": ["string", "null"]},
                     },
                     "proxy": {
                         "label": "Proxy URL",
@@ -132,8 +132,8 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "verify": {
                         "label": "Verify TLS",
-                        "description": "true, false, or the path of a CA bundle",
-                        "schema": {"type": ["string", "null"], "default": "true"},
+                        "description": "true (as blank), false, or the path of a CA bundle",
+                        "schema": {"type": ["string", "null"]},
                     },
                     "proxy": {
                         "label": "Proxy URL",
@@ -212,8 +212,8 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "verify": {
                         "label": "Verify TLS",
-                        "description": "true, false, or the path of a CA bundle",
-                        "schema": {"type": ["string", "null"], "default": "true"},
+                        "description": "true (as blank), false, or the path of a CA bundle",
+                        "schema": {"type": ["string", "null"]},
                     },
                     "proxy": {
                         "label": "Proxy URL",
@@ -281,8 +281,8 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "verify": {
                         "label": "Verify TLS",
-                        "description": "true, false, or the path of a CA bundle",
-                        "schema": {"type": ["string", "null"], "default": "true"},
+                        "description": "true (as blank), false, or the path of a CA bundle",
+                        "schema": {"type": ["string", "null"]},
                     },
                     "proxy": {
                         "label": "Proxy URL",

@@ -60,6 +60,10 @@ class Private(NamedTuple):
     identity: Mapping[str, Any]
     values: Any = ()
 
+    def __repr__(self) -> str:
+        """Without any of it."""
+        return f"<Private of {len(self.identity)} ids>"
+
 
 About = Callable[[], Iterable[Private]]
 

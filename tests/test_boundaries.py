@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "get_provider_info": set[str](),
     "_compat": set[str](),
     "exceptions": {"events", "shown"},
+    "frames": {"exceptions"},
     "shown": set[str](),
     "redaction": {"exchange", "shown"},
     "exchange": set[str](),
@@ -32,12 +33,12 @@ MAY_IMPORT = {
     "vendors": {"vendors", *WORDS},
     "delivery": {"delivery", *WORDS},
     "sources": {"sources", "_compat", *WORDS},
-    "hooks": {"hooks", "_compat", "delivery", "get_provider_info", "sources", "vendors", *WORDS},
+    "hooks": {"hooks", "_compat", "delivery", "frames", "get_provider_info", "sources", "vendors", *WORDS},
     "sandbox": {"sandbox"},
 }
-DOORS = {"_compat", "delivery", "hooks", "sources", *WORDS}
+DOORS = {"_compat", "delivery", "frames", "hooks", "sources", *WORDS}
 WITHOUT_AIRFLOW = {"delivery", "events", "exceptions", "exchange", "get_provider_info", "sandbox", "values", "vendors"}
-WITHOUT_AIRFLOW |= {"redaction", "shown"}
+WITHOUT_AIRFLOW |= {"frames", "redaction", "shown"}
 HEAVY = ("aiohttp", "airflow.providers.common.sql", "httpx", "pandas", "requests", "starlette", "uvicorn")
 
 

@@ -71,7 +71,7 @@ class OpenRows(NamedTuple):
     last_key: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Checkpoint:
     """How far a delivery came, with what proves that the source still says the same.
 
@@ -95,6 +95,10 @@ class Checkpoint:
     open: tuple[tuple[OpenRows, ...], ...] = ()
     before_open: tuple[int, Any] = (0, None)
     rejected_uri: str | None = None
+
+    def __repr__(self) -> str:
+        """Without the keys."""
+        return f"<Checkpoint at row {self.position}>"
 
     def is_open(self, row: int) -> bool:
         """Whether a row has no outcome yet."""
@@ -211,7 +215,7 @@ def load_key(value: Any) -> Any:
     return _KEYS[name][2](text)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, repr=False, eq=False)
 class Span:
     """Neighbouring rows that were taken together.
 
@@ -225,6 +229,10 @@ class Span:
     rows: Sequence[int]
     keys: Sequence[Any] = ()
     done: set[int] = field(default_factory=set)
+
+    def __repr__(self) -> str:
+        """Without the keys."""
+        return f"<Span of {len(self.rows)} rows, {len(self.done)} done>"
 
     def settle(self, rows: Collection[int]) -> bool:
         """Rows have their outcome; whether others still have none.

@@ -52,7 +52,7 @@ class Bounds(NamedTuple):
     window: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Cut:
     """Neighbouring rows that are taken together.
 
@@ -75,6 +75,10 @@ class Cut:
     count: int = 0
     faulty: Sequence[tuple[Record, Rejection]] = ()
     group: Chunk | None = None
+
+    def __repr__(self) -> str:
+        """Without the rows."""
+        return f"<Cut of {self.count} rows>"
 
     @classmethod
     def of(cls, chunk: Chunk, start: int, stop: int, before: Digest | None) -> Self:

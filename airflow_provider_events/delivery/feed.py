@@ -40,6 +40,10 @@ class Batch(NamedTuple):
     first: int = 0
     held: Held | None = None
 
+    def __repr__(self) -> str:
+        """Without the events."""
+        return f"<Batch of {len(self.rows)} events, {sum(map(len, self.pieces))} bytes>"
+
     @classmethod
     def of(cls, items: Sequence[Item], spans: Sequence[Span], held: Held | None = None) -> Self:
         """These events."""

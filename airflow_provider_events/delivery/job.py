@@ -104,7 +104,7 @@ class Delivery:
         :raises DeliveryError: with the report so far as its `report`.
         :raises SourceError: the rows could not be read any further.
         """
-        options = self._plan.options
+        options, failed = self._plan.options, True
         try:
             if options.dry_run:
                 with closing(prepare(source.records(), self._codec, self._plan.sent_at, source.keys)) as prepared:
@@ -116,6 +116,7 @@ class Delivery:
                     self._sink.adopt(start)
                 with few_collections():
                     on_own_loop(lambda: self._deliver(source, start), self.stop)
+            failed = False
             report = self._ledger.report()
             if report.unsent and not options.dry_run:
                 raise AssertionError(f"the accounts do not close: {report.unsent} of {report.read} have no outcome")
@@ -125,7 +126,9 @@ class Delivery:
             error.report = self._ledger.report()
             raise
         finally:
-            self._observer.finished(self._ledger.report(), self._ledger.examples)
+            report = self._ledger.report()
+            if report.read or report.requests or not failed:
+                self._observer.finished(report, self._ledger.examples)
 
     def stop(self) -> None:
         """Stop soon, from any thread or a signal handler; `run` then raises `DeliveryInterrupted`."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
-from airflow_provider_events.delivery.progress import Meter, Progress
+from airflow_provider_events.delivery.progress import Meter, Progress, counted
 from airflow_provider_events.events import DeliveryReport
 from airflow_provider_events.exchange import Request
 
@@ -76,7 +75,8 @@ class DeliveryObserver(Protocol):
 class LogObserver:
     """Lines for a task's log: counts and rate while it runs, the accounts and the rejections at its end.
 
-    :param meter: makes the figures; the lines have them as fields as well, in `events_progress`.
+    :param meter: makes the figures; the records have them as a field as well, `events_progress`, for handlers that
+        keep fields.
     """
 
     def __init__(self, logger: logging.Logger, meter: Meter | None = None) -> None:
@@ -88,9 +88,8 @@ class LogObserver:
         """See `DeliveryObserver.progress`."""
         progress = self._meter.read(counters)
         self.latest = progress = progress.at_end() if ended else progress
-        fields = {FIELD: progress.to_dict()}
-        with _structured(fields):
-            self._log.info("%s", progress, extra=fields)
+        if counters.read or counters.requests:
+            self._log.info("%s", progress, extra={FIELD: progress.to_dict()})
 
     def would_send(self, request: Request) -> None:
         """See `DeliveryObserver.would_send`."""
@@ -105,7 +104,7 @@ class LogObserver:
     def finished(self, report: DeliveryReport, examples: Mapping[str, Sequence[str]]) -> None:
         """See `DeliveryObserver.finished`."""
         self._log.info(
-            "%s: %d read = %d delivered + %d rejected + %d skipped + %d resumed + %d unsent; %d requests in %.1f s",
+            "%s: %d read = %d delivered + %d rejected + %d skipped + %d resumed + %d unsent; %s in %.1f s",
             report.vendor,
             report.read,
             report.delivered,
@@ -113,22 +112,10 @@ class LogObserver:
             report.skipped,
             report.resumed,
             report.unsent,
-            report.requests,
+            counted(report.requests, "request"),
             report.seconds,
         )
         for reason, count in report.reasons.items():
             self._log.warning("rejected %6d x %s (%s)", count, reason, "; ".join(examples.get(reason, ())))
         if report.rejected_path:
             self._log.info("rejected events are in %s", report.rejected_path)
-
-
-@contextmanager
-def _structured(fields: dict[str, Any]) -> Iterator[None]:
-    """Airflow 3's task logs take fields from structlog's context, and none from a record's `extra`."""
-    try:
-        from structlog.contextvars import bound_contextvars
-    except ImportError:  # Airflow 2
-        yield
-    else:
-        with bound_contextvars(**fields):
-            yield

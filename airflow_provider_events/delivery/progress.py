@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_check
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.observer import Counters
 
-__all__ = ["Meter", "Progress", "ProgressStore"]
+__all__ = ["Meter", "Progress", "ProgressStore", "counted"]
 
 WINDOW_SECONDS = 60.0
 SHORTEST_INTERVAL_SECONDS = 1.0
+SHORTEST_SHARE_SECONDS = 5.0
 SLOW = 10
 
 
@@ -24,7 +25,8 @@ class Progress:
 
     :param total: rows of the source, where that is known.
     :param events_per_second: delivered since the figures before these; `events_per_second_overall`: since the start.
-    :param requests_per_minute: the quota; `quota_percent`: how much of it the last minute used. None without a quota.
+    :param requests_per_minute: the quota; `quota_percent`: how much of it the last minute used. None without a quota,
+        and before there are five seconds to tell from.
     :param ends_at: as the last minute went on, if `total` is known and anything was delivered in it.
     :param ended: True for the last figures, however the delivery ended; else None.
     """
@@ -61,9 +63,9 @@ class Progress:
     def __str__(self) -> str:
         counts = [f"{self.read} {'' if self.total is None else f'of {self.total} '}read", f"{self.delivered} delivered"]
         counts += [f"{count} {name}" for name in ("rejected", "skipped", "resumed") if (count := getattr(self, name))]
-        requests = f"{self.requests} requests" + (f" ({self.retries} repeated)" if self.retries else "")
-        if self.requests_per_minute is not None:
-            requests += f", {self.quota_percent} % of {self.requests_per_minute:g} a minute"
+        requests = counted(self.requests, "request") + (f" ({self.retries} repeated)" if self.retries else "")
+        if self.quota_percent is not None:
+            requests += f", {self.quota_percent} % of {self.requests_per_minute or 0:g} a minute"
         rate = f"{_rate(self.events_per_second)} events/s ({_rate(self.events_per_second_overall)} overall)"
         parts = [", ".join(counts), requests, rate]
         if self.ends_at is not None:
@@ -140,10 +142,17 @@ class Meter:
             ends_at=ends_at,
         )
 
-    def _used(self, quota: float, earlier: _Mark, now: _Mark) -> int:
+    def _used(self, quota: float, earlier: _Mark, now: _Mark) -> int | None:
         """Percent of the requests that were allowed: a first one at once, then one each interval."""
+        if now.seconds - earlier.seconds < SHORTEST_SHARE_SECONDS:
+            return None
         allowed = 1 + quota * (now.seconds - earlier.seconds) / 60
         return round(100 * (now.requests - earlier.requests) / allowed)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 request`, `2 requests`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _per_second(count: int, earlier: _Mark, now: _Mark) -> float:

@@ -27,6 +27,10 @@ class Item(NamedTuple):
     piece: bytes
     record: Record
 
+    def __repr__(self) -> str:
+        """Without the event."""
+        return f"<Item {self.row}: {len(self.piece)} bytes>"
+
 
 class Faulty(NamedTuple):
     """A record that is no valid event, and why."""
@@ -36,11 +40,15 @@ class Faulty(NamedTuple):
     rejection: Rejection
     record: Record
 
+    def __repr__(self) -> str:
+        """Without the row's values."""
+        return f"<Faulty {self.row}: {self.rejection.summary}>"
+
 
 Row = Item | Faulty
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Chunk:
     """Neighbouring rows, column by column; most are never looked at one by one.
 
@@ -56,6 +64,10 @@ class Chunk:
     pieces: Sequence[bytes | None]
     records: Sequence[Record]
     rejections: dict[int, Rejection]
+
+    def __repr__(self) -> str:
+        """Without the rows."""
+        return f"<Chunk of {len(self)} rows>"
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Self:

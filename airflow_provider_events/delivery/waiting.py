@@ -33,6 +33,10 @@ class Held(NamedTuple):
     item: Any
     span: Span
 
+    def __repr__(self) -> str:
+        """Without the event."""
+        return f"<Held {self.row}: {self.attempt} tries>"
+
     def again(self, now: float) -> Held:
         """The same after one more miss: pauses double from 5 to 60 seconds, and end at the deadline."""
         pause = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self.attempt)

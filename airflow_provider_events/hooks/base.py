@@ -16,7 +16,9 @@ from airflow_provider_events.exceptions import (
     ConfigurationError,
     DeliveryError,
     EventsError,
+    InvalidEvent,
 )
+from airflow_provider_events.frames import final
 from airflow_provider_events.get_provider_info import get_provider_info
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor
 from airflow_provider_events.vendors.connection import read_extra_text
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["EventsHook"]
 
 log = logging.getLogger(__name__)
+
+SHORTEST_MASKED = 5  # Airflow masks no shorter one, and warns of each
 
 
 class EventsHook(BaseHook):
@@ -68,6 +72,7 @@ class EventsHook(BaseHook):
         self._stopped = False
 
     @classmethod
+    @final
     def for_connection(cls, conn_id: str) -> EventsHook:
         """The hook of the vendor that the connection's type names.
 
@@ -76,6 +81,7 @@ class EventsHook(BaseHook):
         return _hook_class(conn_id, cls.get_connection(conn_id).conn_type)(conn_id)
 
     @classmethod
+    @final
     async def afor_connection(cls, conn_id: str) -> EventsHook:
         """`for_connection` for code that runs on an event loop, with the vendor ready to use."""
         connection = await get_async_connection(conn_id)
@@ -84,6 +90,7 @@ class EventsHook(BaseHook):
         return hook
 
     @cached_property
+    @final
     def vendor(self) -> Vendor:
         """The vendor as the connection configures it; all its secrets are masked in logs from here on.
 
@@ -93,6 +100,7 @@ class EventsHook(BaseHook):
         _mask(vendor)
         return vendor
 
+    @final
     async def prepare(self, connection: Connection | None = None) -> None:
         """Read the connection without blocking the event loop, so that `vendor` need not.
 
@@ -115,6 +123,7 @@ class EventsHook(BaseHook):
 
     # -- looking up --------------------------------------------------------------------------------------------------
 
+    @final
     def entry_exists(self, identity: Mapping[str, str | int]) -> bool:
         """Whether the vendor has an entry of this customer. Only reads; the entry itself is dropped.
 
@@ -124,10 +133,12 @@ class EventsHook(BaseHook):
         """
         return self.lookup([identity])[0]
 
+    @final
     async def aentry_exists(self, identity: Mapping[str, str | int]) -> bool:
         """`entry_exists` for code that runs on an event loop."""
         return (await self.alookup([identity]))[0]
 
+    @final
     def lookup(self, identities: Sequence[Mapping[str, str | int]]) -> list[bool]:
         """For each of the identities whether the vendor has an entry; see `entry_exists`."""
         from airflow_provider_events.delivery.job import on_own_loop
@@ -135,6 +146,7 @@ class EventsHook(BaseHook):
         self.vendor  # noqa: B018  # read on this thread: Airflow's connections are not for others
         return on_own_loop(lambda: self.alookup(identities))
 
+    @final
     async def alookup(self, identities: Sequence[Mapping[str, str | int]]) -> list[bool]:
         """`lookup` for code that runs on an event loop."""
         from airflow_provider_events.delivery.lookups import Search
@@ -148,6 +160,7 @@ class EventsHook(BaseHook):
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
+    @final
     def send(self, event: Event | Mapping[str, Any]) -> Receipt:
         """Deliver one event.
 
@@ -160,13 +173,18 @@ class EventsHook(BaseHook):
 
         return on_own_loop(lambda: self.asend(event))
 
+    @final
     async def asend(self, event: Event | Mapping[str, Any]) -> Receipt:
         """`send` for code that runs on an event loop."""
         from airflow_provider_events.hooks.sending import send_one
 
         await self.prepare()
-        return await send_one(self, Event.from_dict(event), self.vendor)
+        try:
+            return await send_one(self, Event.from_dict(event), self.vendor)
+        except (DeliveryError, InvalidEvent) as error:
+            raise self.named(error) from None
 
+    @final
     def upsert(
         self,
         identity: Mapping[str, str | int],
@@ -183,9 +201,14 @@ class EventsHook(BaseHook):
         from airflow_provider_events.delivery.job import on_own_loop
         from airflow_provider_events.hooks.sending import send_one
 
-        entry, codec = Event("upsert", identity, sent_at, attributes or {}), self.vendor.upserts()
-        return on_own_loop(lambda: send_one(self, entry, codec))
+        codec = self.vendor.upserts()
+        try:
+            entry = Event("upsert", identity, sent_at, attributes or {})
+            return on_own_loop(lambda: send_one(self, entry, codec))
+        except (DeliveryError, InvalidEvent) as error:
+            raise self.named(error) from None
 
+    @final
     def deliver(
         self,
         events: Iterable[Event | Mapping[str, Any]],
@@ -203,6 +226,7 @@ class EventsHook(BaseHook):
 
         return self.deliver_source(EventRecords(events, mapping), **options)
 
+    @final
     def deliver_source(
         self,
         source: Source,
@@ -254,7 +278,7 @@ class EventsHook(BaseHook):
         try:
             return self._delivery.run(source)
         except DeliveryError as error:
-            raise self.named(error) from error.__cause__
+            raise self.named(error) from None
 
     def stop(self) -> None:
         """Stop a running delivery from another thread or a signal handler; it then raises `DeliveryInterrupted`."""
@@ -264,6 +288,7 @@ class EventsHook(BaseHook):
 
     # -- Airflow -----------------------------------------------------------------------------------------------------
 
+    @final
     def get_conn(self) -> httpx.Client:
         """A client with the API's base URL, for calls that this package does not make. Close it.
 
@@ -339,14 +364,18 @@ class EventsHook(BaseHook):
             log.warning("connection %r: %s", self.conn_id, warning)
         return vendor
 
-    def named(self, error: DeliveryError) -> DeliveryError:
-        """`error`, naming the connection and its proxy."""
+    def named(self, error: EventsError) -> EventsError:
+        """`error`, saying which connection it was, where that leads, and which fields of its form to look at."""
         from airflow_provider_events.hooks.route import proxy_of
+        from airflow_provider_events.hooks.sending import advice
 
-        proxy = urlsplit(proxy_of(self.vendor) or "").netloc.rpartition("@")[2]
+        vendor = self.vendor
+        if isinstance(error, DeliveryError):
+            error.conn_id = self.conn_id
+        proxy = urlsplit(proxy_of(vendor) or "").netloc.rpartition("@")[2]
         way = f" by the proxy {proxy}" if proxy and proxy not in str(error) else ""
-        error.conn_id = self.conn_id
-        error.args = (f"connection {self.conn_id!r}{way}: {error}",)
+        where = f"connection {self.conn_id!r}: {vendor.label} at {vendor.base_url}{way}"
+        error.args = (f"{where}: {error}{advice(vendor, error)}",)
         return error
 
 
@@ -372,7 +401,8 @@ def _secrets(vendor: Vendor) -> list[str]:
 
 def _mask(vendor: Vendor) -> None:
     for secret in _secrets(vendor):
-        mask_secret(secret)
+        if len(secret) >= SHORTEST_MASKED:
+            mask_secret(secret)
 
 
 def _hook_class(conn_id: str, conn_type: str | None) -> type[EventsHook]:

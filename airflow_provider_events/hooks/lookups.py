@@ -39,7 +39,7 @@ async def look(hook: EventsHook, search: Search, line: Line, *, seconds: float |
     except TimeoutError:
         return
     except DeliveryError as error:
-        raise hook.named(error) from error.__cause__
+        raise hook.named(error) from None
 
 
 async def look_once(hook: EventsHook, search: Search, *, seconds: float | None = None) -> None:

@@ -10,7 +10,16 @@ from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.rows import at_its_time
 from airflow_provider_events.delivery.transport import TransportError, open_transport
 from airflow_provider_events.events import Event, Receipt
-from airflow_provider_events.exceptions import ConfigurationError, DeliveryError, EntryMissing, EventRejected
+from airflow_provider_events.exceptions import (
+    ConfigurationError,
+    CredentialsRefused,
+    EndpointRefused,
+    EntryMissing,
+    EventRejected,
+    EventsError,
+    UnknownAnswer,
+    VendorUnavailable,
+)
 from airflow_provider_events.exchange import Verdict
 from airflow_provider_events.redaction import Private
 
@@ -18,8 +27,9 @@ if TYPE_CHECKING:
     from airflow_provider_events.delivery.job import Codec
     from airflow_provider_events.delivery.options import DeliveryOptions
     from airflow_provider_events.hooks.base import EventsHook
+    from airflow_provider_events.vendors.base import Vendor
 
-__all__ = ["limits_of", "probe", "send_one"]
+__all__ = ["advice", "limits_of", "probe", "send_one"]
 
 
 async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
@@ -34,13 +44,10 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
     def about() -> list[Private]:
         return [Private(event.identity, (event.properties, event.id))]
 
-    try:
-        async with alone(hook.endpoint(1), redactor) as courier:
-            answer, outcome = await courier.carry(
-                codec.request([piece]), lambda answer: codec.read(answer, 1), courier.patience(), about
-            )
-    except DeliveryError as error:
-        raise hook.named(error) from error.__cause__
+    async with alone(hook.endpoint(1), redactor) as courier:
+        answer, outcome = await courier.carry(
+            codec.request([piece]), lambda answer: codec.read(answer, 1), courier.patience(), about
+        )
     if isinstance(outcome, list):
         (outcome,) = outcome
     request_id = redactor.label(answer.headers.get("x-request-id"), about)
@@ -51,7 +58,6 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
             status=answer.status,
             code=outcome.code,
             request_id=request_id,
-            conn_id=hook.conn_id,
         )
     return Receipt(
         hook.conn_type,
@@ -76,7 +82,20 @@ async def probe(hook: EventsHook) -> tuple[bool, str]:
     outcome = hook.redactor.outcome(vendor.read_probe(answer))
     if outcome.verdict is Verdict.DELIVERED:
         return True, f"{vendor.label} accepts this connection ({where}){warned}"
-    return False, f"{vendor.label} at {where} answered {answer.status} ({outcome.code}): {outcome.reason}{warned}"
+    said = f"{vendor.label} at {where} answered {answer.status} ({outcome.code}): {outcome.reason}"
+    kind = CredentialsRefused if outcome.verdict is Verdict.REFUSED else EventRejected
+    return False, said + advice(vendor, kind(said)) + warned
+
+
+def advice(vendor: Vendor, error: EventsError) -> str:
+    """Which fields of the connection's form an error may come from; nothing where it comes from none."""
+    unheard = isinstance(error, VendorUnavailable) and error.status is None and not isinstance(error, UnknownAnswer)
+    leads = {"host"} if unheard or isinstance(error, EndpointRefused) else set()
+    proves = {"login", "password"} if isinstance(error, CredentialsRefused) and not leads else set()
+    fields = [f"{field.label!r} ({field.name})" for field in vendor.standard_fields if field.name in leads | proves]
+    if isinstance(error, CredentialsRefused):
+        fields += [f"{field.label!r} (extra key {field.name!r})" for field in vendor.extra_fields if field.required]
+    return f"; in the connection's form look at {', '.join(fields)}" if fields else ""
 
 
 def limits_of(hook: EventsHook, wanted: DeliveryOptions) -> tuple[Limits, float | None]:

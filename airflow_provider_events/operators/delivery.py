@@ -6,14 +6,21 @@ import hashlib
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from airflow_provider_events._compat import AirflowFailException, AirflowSkipException, BaseOperator, conf
+from airflow_provider_events._compat import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    conf,
+)
 from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.exceptions import ConfigurationError, DeliveryError, EventsError, SourceError
+from airflow_provider_events.frames import final
 from airflow_provider_events.operators.templated import boolean, is_templated, number
 
 if TYPE_CHECKING:
@@ -24,9 +31,15 @@ if TYPE_CHECKING:
     from airflow_provider_events.events import DeliveryReport
     from airflow_provider_events.hooks.base import EventsHook
 
-__all__ = ["DeliveryOperator", "configured", "failing_for_good", "run_time", "task_name"]
+__all__ = ["DeliveryOperator", "configured", "failing_for_good", "one_line", "run_time", "task_name"]
 
 EmptyPolicy = Literal["succeed", "skip", "fail"]
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def one_line(method: Method) -> Method:
+    """Decorator of what Airflow calls: a failure that is no bug shows its one line, and no frames."""
+    return final(method, (EventsError, AirflowException))
 
 
 class DeliveryOperator(BaseOperator):
@@ -102,6 +115,7 @@ class DeliveryOperator(BaseOperator):
         self._options(parsing=True)
         self._hook: EventsHook | None = None
 
+    @one_line
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver everything; returns the `DeliveryReport` as a dictionary, and pushes it after a failure as well."""
         from airflow_provider_events.hooks.base import EventsHook
@@ -193,7 +207,7 @@ def failing_for_good() -> Iterator[None]:
     except EventsError as error:
         if error.retryable:
             raise
-        raise AirflowFailException(str(error)) from error
+        raise AirflowFailException(str(error)) from None
 
 
 def run_time(context: Context) -> datetime | None:

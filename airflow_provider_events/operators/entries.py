@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events._compat import BaseOperator
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
+from airflow_provider_events.frames import final
 from airflow_provider_events.operators.counted import CountedField, listed
-from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good
+from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, one_line
 from airflow_provider_events.operators.templated import is_templated
 from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.values import kind
@@ -126,6 +127,7 @@ def _as_event(entry: Any) -> Any:
     return {"name": "upsert", "properties": entry.get("attributes"), **fields}
 
 
+@final
 def split_by_entry(
     conn_id: str,
     events: Collection[Event | Mapping[str, Any]],
@@ -187,6 +189,7 @@ class FilterByEntryOperator(BaseOperator):
         if mapping is not None and not is_templated(mapping):
             EventMapping.of(mapping)
 
+    @one_line
     def execute(self, context: Context) -> dict[str, int]:
         """Look their customers up; an error of the connection or the vendor fails the task, and tells nothing apart."""
         with failing_for_good():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events._compat import BaseOperator
 from airflow_provider_events.operators.counted import CountedField, listed
-from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, run_time
+from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, one_line, run_time
 from airflow_provider_events.operators.templated import is_templated
 from airflow_provider_events.sources.mapping import EventMapping
 
@@ -63,8 +63,10 @@ class SendEventOperator(BaseOperator):
         self.id = id
         self.ensure_entry = ensure_entry
 
+    @one_line
     def execute(self, context: Context) -> dict[str, Any]:
         """Send it."""
+        from airflow_provider_events.delivery.progress import counted
         from airflow_provider_events.hooks.base import EventsHook
 
         with failing_for_good():
@@ -81,7 +83,7 @@ class SendEventOperator(BaseOperator):
                     "id": self.id,
                 }
             )
-        self.log.info("%s accepted the event (%d requests)", receipt.vendor, receipt.requests)
+        self.log.info("%s accepted the event (%s)", receipt.vendor, counted(receipt.requests, "request"))
         return receipt.to_dict()
 
 

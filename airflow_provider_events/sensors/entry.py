@@ -27,7 +27,7 @@ from airflow_provider_events.exceptions import (
     SourceError,
 )
 from airflow_provider_events.operators.counted import CountedField, listed
-from airflow_provider_events.operators.delivery import configured, failing_for_good, task_name
+from airflow_provider_events.operators.delivery import configured, failing_for_good, one_line, task_name
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
@@ -97,6 +97,7 @@ class EntryExistsSensor(BaseSensorOperator):
         self.checkpoint_path = checkpoint_path
         self._wait: Wait | None = None
 
+    @one_line
     def execute(self, context: Context) -> Any:
         """Look until enough are found, or until `timeout`."""
         with self._judged():
@@ -113,6 +114,7 @@ class EntryExistsSensor(BaseSensorOperator):
                 found = PokeReturnValue(False)
             return found.xcom_value if found else self._defer(context, wait, packed)
 
+    @one_line
     def poke(self, context: Context) -> PokeReturnValue:
         """One look."""
         wait = self._wait = self._wait or self._begin(context)
@@ -121,6 +123,7 @@ class EntryExistsSensor(BaseSensorOperator):
                 self._look(wait)
         return PokeReturnValue(wait.enough, wait.result() if wait.enough else None)
 
+    @one_line
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """What the trigger found, or why it ended.
 
@@ -145,6 +148,7 @@ class EntryExistsSensor(BaseSensorOperator):
         self.log.info("%s", wait.status())
         return wait.result()
 
+    @one_line
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Airflow's way back from a trigger; here too `soft_fail` skips for a timeout only."""
         with self._judged():

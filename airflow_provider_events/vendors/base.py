@@ -214,7 +214,7 @@ class Vendor(ABC):
     @property
     def verify(self) -> bool | str:
         """Whether TLS certificates are checked; a path names a CA bundle."""
-        verify: str = self.extra["verify"]
+        verify: str = self.extra["verify"] or "true"
         return {"true": True, "false": False}.get(verify.lower(), verify)
 
     @property

@@ -39,7 +39,7 @@ class ConnectionValues:
     """The fields of an Airflow connection, as a vendor reads them."""
 
     conn_id: str
-    host: str | None = None
+    host: str | None = field(default=None, repr=False)
     port: int | None = None
     scheme: str | None = None
     login: str | None = field(default=None, repr=False)
@@ -138,7 +138,7 @@ COMMON_EXTRAS = (
         minimum=1,
     ),
     ExtraField("timeout", "Timeout (s)", "Seconds to wait for an answer", "number", default=30, minimum=0.1),
-    ExtraField("verify", "Verify TLS", "true, false, or the path of a CA bundle", default="true"),
+    ExtraField("verify", "Verify TLS", "true (as blank), false, or the path of a CA bundle"),
     ExtraField("proxy", "Proxy URL", "HTTP proxy for this connection, e.g. http://proxy.example.com:3128"),
     ExtraField(
         "allow_http",

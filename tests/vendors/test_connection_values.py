@@ -101,7 +101,7 @@ def field(name: str) -> ExtraField:
         ("batch_size", 1, 1),
         ("timeout", None, 30),
         ("timeout", "2.5", 2.5),
-        ("verify", None, "true"),
+        ("verify", None, None),
         ("verify", True, "true"),
         ("verify", False, "false"),
         ("verify", " /etc/ssl/ca.pem ", "/etc/ssl/ca.pem"),

@@ -1,0 +1,171 @@
+"""Errors with all their frames and variables, as error trackers print them, hold neither key nor customer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from airflow_provider_events._compat import AirflowException
+from airflow_provider_events.delivery.feed import Batch
+from airflow_provider_events.delivery.rows import Chunk, Faulty, Item
+from airflow_provider_events.delivery.transport import Endpoint
+from airflow_provider_events.events import Event, Record, Rejection
+from airflow_provider_events.exceptions import EventsError, InvalidEvent
+from airflow_provider_events.exchange import Answer, Content, Contents, Request
+from airflow_provider_events.hooks.base import EventsHook
+from airflow_provider_events.operators.entries import FilterByEntryOperator
+from airflow_provider_events.operators.events import SendEventOperator, SendEventsOperator
+from airflow_provider_events.sensors.entry import EntryExistsSensor
+from tests.conftest import IDENTITY_KEYS
+from tests.delivery.harness import VENDORS
+
+KEY = "k3y-Mark-of-the-connection"
+CUSTOMER = "ada.mark@example.com"
+
+
+def event_of(vendor: str, **changes: Any) -> dict[str, Any]:
+    identity = {IDENTITY_KEYS[vendor]: CUSTOMER}
+    return {"name": "signed_up", "identity": identity, "properties": {"street": CUSTOMER}, **changes}
+
+
+class Printed(dict[str, Any]):
+    """An operator's context; Airflow's own frames hold it, too."""
+
+    def __repr__(self) -> str:
+        return "<Context>"
+
+
+def context() -> Any:
+    """What an operator is given."""
+    return Printed(ti=Instance())
+
+
+class Instance:
+    """A task instance, as far as operators look at it."""
+
+    dag_id = run_id = task_id = "x"
+    map_index, try_number, max_tries = -1, 1, 0
+
+    def xcom_push(self, **_: Any) -> None:
+        """Forget it."""
+
+
+CALLS: dict[str, Callable[[str], Any]] = {
+    "send": lambda vendor: EventsHook.for_connection("marked").send(event_of(vendor)),
+    "asend": lambda vendor: asyncio.run(EventsHook.for_connection("marked").asend(event_of(vendor))),
+    "invalid": lambda vendor: EventsHook.for_connection("marked").send(event_of(vendor, id=1.5)),
+    "unknown field": lambda vendor: EventsHook.for_connection("marked").send(event_of(vendor, **{CUSTOMER: 1})),
+    "deliver": lambda vendor: EventsHook.for_connection("marked").deliver([event_of(vendor)] * 3),
+    "upsert": lambda vendor: EventsHook.for_connection("marked").upsert({"email": CUSTOMER}, {"street": CUSTOMER}),
+    "lookup": lambda vendor: EventsHook.for_connection("marked").lookup([{"email": CUSTOMER}]),
+    "SendEventOperator": lambda vendor: SendEventOperator(task_id="t", conn_id="marked", **event_of(vendor)).execute(
+        context()
+    ),
+    "SendEventsOperator": lambda vendor: SendEventsOperator(
+        task_id="t", conn_id="marked", events=[event_of(vendor)]
+    ).execute(context()),
+    "FilterByEntryOperator": lambda vendor: FilterByEntryOperator(
+        task_id="t", conn_id="marked", events=[event_of(vendor)]
+    ).execute(context()),
+    "EntryExistsSensor": lambda vendor: EntryExistsSensor(
+        task_id="t", conn_id="marked", identity={"email": CUSTOMER}, soft_fail=True
+    ).poke(context()),
+}
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and whatever is behind it, shown or not."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize("trouble", ["refused", "unreachable", "misconfigured"])
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_no_variable_of_any_frame_holds_a_key_or_a_customer(
+    vendor: str, trouble: str, connections: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_events.delivery.pacing.RetryPolicy.backoff", lambda *_: 400.0)
+    connection = {**connections.connection(vendor), "password": KEY}
+    if vendor == "webengage":
+        connection["extra"] = {**connection["extra"], "existence_check": "portability"}
+    if trouble == "unreachable":
+        connection["host"] = "http://127.0.0.1:1"
+    if trouble == "misconfigured":
+        connection["extra"] = {**connection["extra"], "unknown": KEY}
+    monkeypatch.setenv("AIRFLOW_CONN_MARKED", json.dumps(connection))
+    for name, call in CALLS.items():
+        with pytest.raises((EventsError, AirflowException)) as caught:
+            call(vendor)
+        for error in chain(caught.value):
+            below = error.__traceback__ and error.__traceback__.tb_next  # not this test's own variables
+            trace = traceback.TracebackException(type(error), error, below, capture_locals=True)
+            shown = "".join(trace.format())
+            for private in (KEY, CUSTOMER, quote(CUSTOMER)):
+                assert private not in shown, name
+        assert len(list(chain(caught.value))) == 1, name
+
+
+@pytest.mark.parametrize(
+    ("vendor", "fields"),
+    [
+        ("embeddables", "'API key' (password), 'Project ID' (extra key 'project_id')"),
+        ("vibetrace", "'API key' (password)"),
+        ("webengage", "(password), 'License code' (extra key 'license_code')"),
+        ("bloomreach", "'API key ID' (login), 'API secret or public token' (password), 'Project token' (extra key"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["send", "deliver", "SendEventOperator", "SendEventsOperator", "test"])
+def test_a_refusal_says_which_connection_where_it_leads_and_what_to_look_at(
+    kind: str, vendor: str, fields: str, connections: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MARKED", json.dumps({**connections.connection(vendor), "password": KEY}))
+    url = EventsHook.for_connection("marked").vendor.base_url
+    if kind == "test":
+        good, said = EventsHook.for_connection("marked").test_connection()
+        assert not good
+    else:
+        with pytest.raises((EventsError, AirflowException)) as caught:
+            CALLS[kind](vendor)
+        said = str(caught.value)
+        assert said.startswith(f"connection 'marked': {EventsHook.for_connection('marked').vendor.label} at {url}: ")
+    assert url in said
+    assert fields in said
+
+
+def test_a_wrong_single_event_says_which_connection(connections: Any) -> None:
+    where = r"^connection 'vibetrace_default': Vibetrace at .*: identity: "
+    with pytest.raises(InvalidEvent, match=where) as caught:
+        EventsHook.for_connection("vibetrace_default").send({"name": "x", "identity": {}})
+    assert caught.value.field == "identity"
+
+
+def test_what_carries_customers_prints_as_its_size() -> None:
+    event = Event("signed_up", {"email": CUSTOMER}, None, {"p": CUSTOMER})
+    data = CUSTOMER.encode()
+    record = Record(1, event, {"email": CUSTOMER})
+    rejection = Rejection(1, "invalid", "no")
+    item = Item(1, CUSTOMER, data, record)
+    carriers = [
+        event,
+        record,
+        item,
+        Faulty(1, CUSTOMER, rejection, record),
+        Chunk([1], [CUSTOMER], [data], [record], {}),
+        Batch.of([item], ()),
+        Content("v", "n", {"email": CUSTOMER}, None, {"p": CUSTOMER}, CUSTOMER),
+        Contents("v", ["n"], [{"email": CUSTOMER}], None, [{"p": CUSTOMER}], [CUSTOMER]),
+        Request("POST", f"/user/{CUSTOMER}", data, {"Authorization": KEY}),
+        Answer(200, {"x": KEY}, data),
+        Endpoint("https://api.example.com", {"Authorization": KEY}, proxy=f"http://u:{KEY}@p:1"),
+    ]
+    shown = repr(carriers)
+    for private in (CUSTOMER, KEY):
+        assert private not in shown
+    assert f"{len(data)} bytes" in shown
