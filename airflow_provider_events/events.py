@@ -11,10 +11,11 @@ from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.shown import shown
 from airflow_provider_events.values import kind, parse_time, plain_text
 
-__all__ = ["REJECTED_SCHEMA", "DeliveryReport", "Event", "Receipt", "Record", "Rejection", "check_identity"]
+__all__ = ["NOBODY", "REJECTED_SCHEMA", "DeliveryReport", "Event", "Receipt", "Record", "Rejection", "check_identity"]
 
 REJECTED_SCHEMA = 1  # of the lines in which rejected events are written and read again
 MAX_ID_BITS = 256
+NOBODY = frozenset({"None", "nan", "NaN", "NaT", "<NA>", "null"})  # as missing values print where they become text
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,8 +45,10 @@ class Event:
         if not isinstance(self.properties, Mapping):
             raise InvalidEvent("properties", f"has to be a mapping, not {kind(self.properties)}")
         for name in self.properties:
-            if not isinstance(name, str) or not name:
+            if not isinstance(name, str):
                 raise InvalidEvent("properties", f"property names have to be text, not {kind(name)}")
+            if not name:
+                raise InvalidEvent("properties", "a property has an empty name")
         object.__setattr__(self, "name", plain_text(self.name, "name"))
         object.__setattr__(self, "identity", check_identity(self.identity))
         if self.timestamp is not None:
@@ -66,7 +69,8 @@ class Event:
         if isinstance(data, Event):
             return data
         if not isinstance(data, Mapping):
-            raise InvalidEvent("event", f"has to be a mapping with name and identity, not {kind(data)}")
+            hint = "; flatten a list of lists, or map over it with .expand()" if isinstance(data, list | tuple) else ""
+            raise InvalidEvent("event", f"has to be a mapping with name and identity, not {kind(data)}{hint}")
         if unknown := [str(name) for name in data if name not in _EVENT_FIELDS]:
             raise InvalidEvent(unknown[0], f"not a field of an event; there are {', '.join(_EVENT_FIELDS)}")
         if missing := [name for name in ("name", "identity") if name not in data]:
@@ -91,13 +95,19 @@ def check_identity(identity: object) -> dict[str, str | int]:
         raise InvalidEvent("identity", "an event needs at least one id of its customer")
     plain: dict[str, str | int] = {}
     for name, value in identity.items():
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str):
             raise InvalidEvent("identity", f"id names have to be text, not {kind(name)}")
+        if not name:
+            raise InvalidEvent("identity", "an id has an empty name")
         field_name = f"identity.{name}"
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise InvalidEvent(field_name, f"an id has to be text or a whole number, not {kind(value)}")
         if isinstance(value, str) and not value.strip():
             raise InvalidEvent(field_name, "an id must not be empty")
+        if isinstance(value, str) and value in NOBODY:
+            raise InvalidEvent(
+                field_name, "the text of a missing value, not an id: leave it out, or filter such rows out"
+            )
         plain[plain_text(name, "identity")] = _plain_id(value, field_name)
     return plain
 

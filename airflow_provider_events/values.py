@@ -11,6 +11,7 @@
 | `timedelta` | seconds |
 | `UUID`, IP addresses and networks | the canonical text |
 | `bytes`, `bytearray`, `memoryview` | base64 text |
+| NumPy's booleans, integers, floats and texts | as Python's own |
 | `list`, `tuple`, `dict` with text keys | arrays and objects, at most 32 levels deep |
 | `float` NaN and infinities, anything else | refused |
 """
@@ -33,7 +34,10 @@ import orjson
 from airflow_provider_events.exceptions import InvalidEvent
 
 __all__ = [
+    "MAX_DEPTH",
     "all_utc",
+    "filled",
+    "is_missing",
     "iso_utc",
     "json_object",
     "json_value",
@@ -41,6 +45,7 @@ __all__ = [
     "parse_time",
     "plain_integer",
     "plain_text",
+    "plain_time",
     "refuse_infinity",
     "utc_milliseconds",
     "utc_milliseconds_of_each",
@@ -53,6 +58,7 @@ _zone = attrgetter("tzinfo")
 _WITHIN = ".…"  # below a column even the names are data
 _INT64, _UINT64 = -(2**63), 2**64
 _NETWORK = IPv4Address | IPv4Interface | IPv4Network | IPv6Address | IPv6Interface | IPv6Network
+_NUMPY_SCALARS = {"b", "i", "u", "f", "U"}
 _EDGES = {datetime.min, datetime.max, date.min, date.max}
 MAX_ID_DIGITS = 40
 
@@ -60,6 +66,20 @@ MAX_ID_DIGITS = 40
 def kind(value: object) -> str:
     """The name of a value's kind for an error message, never the value."""
     return "null" if value is None else type(value).__name__
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value of a row in Python is none: None, or as pandas and NumPy say that (`NaN`, `NaT`, `NA`)."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and math.isnan(value)
+
+
+def filled(attributes: Any) -> Any:
+    """Attributes without those that are missing, which would wipe what the vendor knows; anything else as it is."""
+    if not isinstance(attributes, Mapping):
+        return attributes
+    return {name: value for name, value in attributes.items() if not is_missing(value)}
 
 
 def iso_utc(moment: datetime) -> str:
@@ -116,7 +136,17 @@ def parse_time(value: object, field: str) -> datetime:
         moment.astimezone(UTC)
     except OverflowError:
         raise InvalidEvent(field, "out of the range of times") from None
-    return moment
+    return plain_time(moment)
+
+
+def plain_time(moment: datetime) -> datetime:
+    """`moment` as nothing but a datetime; subclasses may know more of it (nanoseconds), which is cut."""
+    if type(moment) is datetime:
+        return moment
+    return datetime.combine(
+        date(moment.year, moment.month, moment.day),
+        time(moment.hour, moment.minute, moment.second, moment.microsecond, moment.tzinfo, fold=moment.fold),
+    )
 
 
 def refuse_infinity(value: date, field: str) -> None:
@@ -172,6 +202,8 @@ def json_value(value: Any, path: str, render_time: Callable[[datetime], str] = i
         return plain_integer(value, path)
     if isinstance(value, float):
         return _number(float(value), path)
+    if type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in _NUMPY_SCALARS:
+        return json_value(value.tolist(), path, render_time, depth)  # a scalar, or an array of them
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise InvalidEvent(path, "NaN and infinity have no place in JSON")

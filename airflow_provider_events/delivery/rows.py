@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from airflow_provider_events.events import Event, Record, Rejection
-from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.exceptions import EventsError, InvalidEvent
 from airflow_provider_events.exchange import Writer
 
-__all__ = ["Bulk", "Chunk", "Encoder", "Faulty", "Item", "Row", "at_its_time", "prepare"]
+__all__ = ["Bulk", "Chunk", "Encoder", "Faulty", "Item", "Row", "at_its_time", "encoded", "prepare"]
 
 
 class Item(NamedTuple):
@@ -125,7 +125,7 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-class Bulk(Protocol):
+class Bulk(Sized, Protocol):
     """Records with consecutive numbers that can be encoded together, without becoming events."""
 
     @property
@@ -159,7 +159,7 @@ def prepare(
 
 def _prepared(records: Sequence[Record], codec: Encoder, sent_at: datetime, keys: Sequence[Any] | None) -> Chunk:
     if isinstance(records, Bulk) and isinstance(codec, Writer):
-        pieces = records.encoded(codec, sent_at if codec.timestamp_sent else None)
+        pieces = _encoded_together(records, codec, sent_at if codec.timestamp_sent else None) or [None] * len(records)
         rows: Sequence[int] = range(records.first_row, records.first_row + len(records))
     else:
         pieces = [None] * len(records)
@@ -170,10 +170,33 @@ def _prepared(records: Sequence[Record], codec: Encoder, sent_at: datetime, keys
         try:
             if record.event is None:
                 raise record.fault or InvalidEvent("event", "missing")
-            pieces[at] = codec.encode(at_its_time(record.event, codec, sent_at))
+            pieces[at] = encoded(at_its_time(record.event, codec, sent_at), codec)
         except InvalidEvent as fault:
             rejections[at] = Rejection(record.row, "invalid", fault.reason, fault.field)
     return Chunk(rows, keys, pieces, records, rejections)
+
+
+def _encoded_together(records: Bulk, codec: Writer, sent_at: datetime | None) -> list[bytes | None] | None:
+    """None where one value among all of them cannot be written; alone it finds its words."""
+    try:
+        return records.encoded(codec, sent_at)
+    except EventsError:
+        raise
+    except Exception:
+        return None
+
+
+def encoded(event: Event, codec: Encoder) -> bytes:
+    """The event as a piece of a request.
+
+    :raises InvalidEvent: it cannot be written, whatever the encoder says of it.
+    """
+    try:
+        return codec.encode(event)
+    except EventsError:
+        raise
+    except Exception as error:  # values may have methods of their own, which fail in ways of their own
+        raise InvalidEvent("event", f"holds a value that cannot be written as JSON ({type(error).__name__})") from None
 
 
 def at_its_time(event: Event, codec: Encoder, sent_at: datetime) -> Event:

@@ -23,7 +23,7 @@ import orjson
 from airflow_provider_events.delivery.checkpoint import Checkpoint
 from airflow_provider_events.events import REJECTED_SCHEMA, Event, Record, Rejection
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.values import iso_utc, json_object
+from airflow_provider_events.values import iso_utc, json_object, plain_time
 
 __all__ = ["RejectedSink", "Storage", "rejected_line"]
 
@@ -151,7 +151,7 @@ def _time(moment: datetime) -> str:
 
 def _readable(value: Any) -> Any:
     if isinstance(value, datetime):
-        return iso_utc(value) if value.tzinfo else value.isoformat()
+        return iso_utc(plain_time(value)) if value.tzinfo else value.isoformat()
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode("ascii")
     return str(value)

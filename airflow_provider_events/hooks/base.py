@@ -20,6 +20,7 @@ from airflow_provider_events.exceptions import (
 )
 from airflow_provider_events.frames import final
 from airflow_provider_events.get_provider_info import get_provider_info
+from airflow_provider_events.values import filled, parse_time
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor
 from airflow_provider_events.vendors.connection import read_extra_text
 
@@ -194,6 +195,7 @@ class EventsHook(BaseHook):
     ) -> Receipt:
         """Create the customer's entry, or update its attributes.
 
+        :param attributes: None among them is left out, so that it wipes nothing.
         :param sent_at: of two upserts the later one wins, where the vendor looks at it. Default: now.
         :raises ConfigurationError: the vendor documents no such call.
         :raises DeliveryError: as from `send`.
@@ -203,7 +205,7 @@ class EventsHook(BaseHook):
 
         codec = self.vendor.upserts()
         try:
-            entry = Event("upsert", identity, sent_at, attributes or {})
+            entry = Event("upsert", identity, sent_at, filled(attributes or {}))
             return on_own_loop(lambda: send_one(self, entry, codec))
         except (DeliveryError, InvalidEvent) as error:
             raise self.named(error) from None
@@ -261,7 +263,7 @@ class EventsHook(BaseHook):
 
         wanted = DeliveryOptions(**options)
         limits, quota = limits_of(self, wanted)
-        sent_at = sent_at or datetime.now(UTC)
+        sent_at = parse_time(sent_at or datetime.now(UTC), "sent_at")
         endpoint = self.endpoint(limits.max_in_flight)
         sink = None
         if rejected_path and not wanted.dry_run:

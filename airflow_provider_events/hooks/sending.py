@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_events.delivery.courier import alone
 from airflow_provider_events.delivery.engine import Limits
-from airflow_provider_events.delivery.rows import at_its_time
+from airflow_provider_events.delivery.rows import at_its_time, encoded
 from airflow_provider_events.delivery.transport import TransportError, open_transport
 from airflow_provider_events.events import Event, Receipt
 from airflow_provider_events.exceptions import (
@@ -38,7 +38,7 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
     :param codec: how it travels: as an event of the hook's vendor, or as an upsert.
     """
     event = at_its_time(event, codec, datetime.now(UTC))
-    piece = codec.encode(event)
+    piece = encoded(event, codec)
     redactor = hook.redactor
 
     def about() -> list[Private]:

@@ -12,7 +12,7 @@ from airflow_provider_events.operators.counted import CountedField, listed
 from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, one_line
 from airflow_provider_events.operators.templated import is_templated
 from airflow_provider_events.sources.mapping import EventMapping
-from airflow_provider_events.values import kind
+from airflow_provider_events.values import filled, kind
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context, XComArg
@@ -124,7 +124,7 @@ def _as_event(entry: Any) -> Any:
     if not isinstance(entry, Mapping) or any(name not in ENTRY_FIELDS for name in entry):
         return entry
     fields = {name: entry[name] for name in ("identity", "timestamp") if name in entry}
-    return {"name": "upsert", "properties": entry.get("attributes"), **fields}
+    return {"name": "upsert", "properties": filled(entry.get("attributes")), **fields}
 
 
 @final

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import ConfigDict, Field, InstanceOf, StringConstraints, TypeAdapter, ValidationError
 
+from airflow_provider_events.events import NOBODY
 from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.exchange import Contents
 from airflow_provider_events.sources.mapping import RowMapper, event_id, identifier
-from airflow_provider_events.values import json_value
+from airflow_provider_events.values import json_value, plain_time
 
 if TYPE_CHECKING:
     from airflow_provider_events.exchange import Writer
@@ -141,7 +142,9 @@ class BulkEncoder:
     def _identities(self, rows: Rows, columns: Columns, as_text: bool) -> Dicts:
         ids = {at: columns[at] for _, at in self._mapper.identity}
         kinds = {kind for column in ids.values() for kind in set(map(type, column))}
-        if not self._plain_identity or not kinds <= IDS.keys():  # pydantic takes subclasses, which may print otherwise
+        # pydantic takes subclasses, which may print otherwise
+        usual = self._plain_identity and kinds <= IDS.keys() and all(map(NOBODY.isdisjoint, ids.values()))
+        if not usual:
             return [self._careful_identity(row, as_text) for row in rows]
         return self._identity({at: list(map(str, column)) for at, column in ids.items()} if as_text else ids)
 
@@ -220,7 +223,7 @@ def _one_of(kinds: Collection[type], known: Mapping[type, Any]) -> Any:
 
 def _moment(value: Any) -> datetime | None:
     if isinstance(value, datetime):
-        return value if value.tzinfo is None or value.utcoffset() is not None else None
+        return plain_time(value) if value.tzinfo is None or value.utcoffset() is not None else None
     try:
         return datetime.fromisoformat(value)
     except (TypeError, ValueError):
@@ -238,4 +241,8 @@ def _id(value: Any) -> str | None:
 
 
 def _is_id(value: Any) -> bool:
-    return bool(value.strip()) if type(value) is str else type(value) is int and value.bit_length() < 64
+    return (
+        bool(value.strip()) and value not in NOBODY
+        if type(value) is str
+        else type(value) is int and value.bit_length() < 64
+    )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import orjson
@@ -17,6 +20,7 @@ from airflow_provider_events.values import kind
 __all__ = ["LineRecords", "is_lines_uri"]
 
 CHUNK_SIZE = 500
+_LONG_NUMBER = re.compile(rb"\d{19}")
 
 
 def is_lines_uri(text: str) -> bool:
@@ -49,24 +53,43 @@ class LineRecords:
         except OSError as error:
             raise ConfigurationError(f"events: cannot read {self._uri} ({type(error).__name__})") from error
         with stream:
-            numbered = enumerate(iter(stream.readline, b""), start=first_row)
+            first = self._first(stream.readline())
+            numbered = enumerate(chain([first], iter(stream.readline, b"")), start=first_row)
             while chunk := list(islice(numbered, CHUNK_SIZE)):
                 yield [self._record(row, line) for row, line in chunk if line.strip()]
+
+    def _first(self, line: bytes) -> bytes:
+        """The first line, without a byte-order mark.
+
+        :raises ConfigurationError: such a line begins another kind of file.
+        """
+        line = line.removeprefix(BOM_UTF8)
+        if line.startswith(b"\x1f\x8b"):
+            raise ConfigurationError(f"events: {self._uri} is compressed; unpack it first")
+        if b"\0" in line[:4]:
+            raise ConfigurationError(f"events: {self._uri} is no UTF-8 text, but UTF-16 or binary; save it as UTF-8")
+        if _begins_array(line):
+            raise ConfigurationError(
+                f"events: {self._uri} is a JSON array; a .jsonl file has one event as a JSON object on each line"
+            )
+        return line
 
     def _record(self, row: int, line: bytes) -> Record:
         data = None
         try:
-            data = orjson.loads(line)
+            data = _parsed(line)
             if not isinstance(data, Mapping):
                 raise InvalidEvent("line", f"has to be a JSON object, not {kind(data)}")
-            return Record(row, Event.from_dict(self._event(row, data)), data.get("data"))
+            return Record(
+                row, Event.from_dict(self._event(row, data)), data.get("data") if _was_rejected(data) else None
+            )
         except ValueError as error:
             fault = error if isinstance(error, InvalidEvent) else InvalidEvent("line", "is not JSON")
-            return Record(row, None, data.get("data") if isinstance(data, Mapping) else None, fault)
+            return Record(row, None, _kept(data), fault)
 
     def _event(self, row: int, data: Mapping[str, Any]) -> Any:
         """The event in a line: the line itself, unless it is that of a rejected event."""
-        if "version" not in data or "event" not in data:
+        if not _was_rejected(data):
             return data
         version, vendor = data["version"], data.get("vendor")
         if type(version) is not int or version > REJECTED_SCHEMA:
@@ -82,3 +105,37 @@ class LineRecords:
         if data["event"] is None:
             raise InvalidEvent("event", "the row never became an event: correct it where it comes from")
         return data["event"]
+
+
+def _was_rejected(data: Mapping[str, Any]) -> bool:
+    """Whether a line is that of a rejected event, not an event."""
+    return "version" in data and "event" in data
+
+
+def _begins_array(line: bytes) -> bool:
+    """Whether all events of a file are in one array, on this line or from this line on."""
+    if not line.lstrip().startswith(b"["):
+        return False
+    try:
+        return any(isinstance(value, Mapping) for value in orjson.loads(line))
+    except ValueError:
+        return True
+
+
+def _kept(data: Any) -> Mapping[str, Any] | None:
+    """What a line that becomes no event leaves for the file of rejected events."""
+    if not isinstance(data, Mapping):
+        return None
+    held = (data["data"] if data.get("data") is not None else data["event"]) if _was_rejected(data) else data
+    return held if isinstance(held, Mapping) else None
+
+
+def _parsed(line: bytes) -> Any:
+    """A line's value; whole numbers of any size stay what they are.
+
+    :raises ValueError: it is no JSON.
+    """
+    if not _LONG_NUMBER.search(line):
+        return orjson.loads(line)
+    orjson.loads(line)  # the stricter of the two, but it makes floats of large integers
+    return json.loads(line)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from datetime import datetime
+from dataclasses import replace
+from datetime import date, datetime
+from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from airflow_provider_events.events import Event, Record
-from airflow_provider_events.exceptions import InvalidEvent, MappingError
+from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
 from airflow_provider_events.sources.bulk import BulkEncoder
 from airflow_provider_events.sources.mapping import EventMapping, RowMapper
 from airflow_provider_events.sources.sql import SqlSource
-from airflow_provider_events.values import kind
+from airflow_provider_events.values import MAX_DEPTH, is_missing, kind
 
 if TYPE_CHECKING:
     from airflow_provider_events.exchange import Writer
 
 __all__ = ["EventRecords", "SqlRecords"]
 
+_STABLE = {str, int, float, bool, type(None), bytes, date, datetime, Decimal}
 CHUNK_SIZE = 500  # rows that are encoded together; more of them cost memory and save nothing
 
 
@@ -111,9 +114,11 @@ class MappedRows(Sequence[Record]):
 
 
 class EventRecords:
-    """What is already in Python as records: a list, an XCom, a generator.
+    """What is already in Python as records: a list, an XCom, a generator, a DataFrame.
 
-    :param events: events, or the dictionaries of their fields; with a mapping, rows as dictionaries.
+    :param events: events, or the dictionaries of their fields; with a mapping, rows as dictionaries. A single one is
+        a list of one.
+    :raises ConfigurationError: `events` are none.
     :raises MappingError: the first row lacks a column of the mapping, or its times lack a zone.
 
     `total` is their number, if they have a length.
@@ -123,11 +128,11 @@ class EventRecords:
 
     def __init__(
         self,
-        events: Iterable[Event | Mapping[str, Any]],
+        events: Iterable[Event | Mapping[str, Any]] | Event | Mapping[str, Any],
         mapping: EventMapping | Mapping[str, Any] | None = None,
     ) -> None:
-        self._events = events
-        self.total = len(events) if isinstance(events, Sized) else None
+        self._events = _several(events)
+        self.total = len(self._events) if isinstance(self._events, Sized) else None
         self._mapping = None if mapping is None else EventMapping.of(mapping)
 
     def keys(self, records: Sequence[Record]) -> None:
@@ -135,10 +140,44 @@ class EventRecords:
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """All of them, in chunks of 500."""
-        numbered = enumerate(self._events, start=first_row)
-        mappers = _Mappers(self._mapping) if self._mapping else None
-        while chunk := list(islice(numbered, CHUNK_SIZE)):
-            yield [_event_record(n, value) if mappers is None else mappers.record(n, value) for n, value in chunk]
+        values = self._events if isinstance(self._events, list | tuple) else map(_safely_taken, self._events)
+        numbered = enumerate(values, start=first_row)
+        record = _Mappers(self._mapping).record if self._mapping else _event_record
+        while chunk := [record(row, value) for row, value in islice(numbered, CHUNK_SIZE)]:
+            yield chunk
+
+
+def _several(events: Any) -> Any:
+    """Events one after the other, in whatever they came."""
+    if isinstance(events, Event | Mapping):
+        return [events]
+    if type(events).__name__ == "DataFrame" and hasattr(events, "to_dict"):
+        return events.to_dict("records")
+    if isinstance(events, str | bytes) or not isinstance(events, Iterable):
+        hint = " or the path of a .jsonl file" if isinstance(events, str) else ""
+        raise ConfigurationError(f"events: has to be a list or another iterable of events{hint}, not {kind(events)}")
+    return events
+
+
+def _safely_taken(value: Any) -> Any:
+    try:
+        return _taken(value)
+    except Exception:  # as an event it finds its words
+        return value
+
+
+def _taken(value: Any, depth: int = 0) -> Any:
+    """A copy of whatever may still be changed: a generator may hand out the same dictionary again and again."""
+    if isinstance(value, Event):
+        return replace(value, properties=_taken(value.properties))
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if depth <= MAX_DEPTH:  # what is deeper is rejected anyway
+        if isinstance(value, Mapping):
+            return {name: item if type(item) in _STABLE else _taken(item, depth + 1) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [item if type(item) in _STABLE else _taken(item, depth + 1) for item in value]
+    return value
 
 
 def _event_record(row: int, value: Event | Mapping[str, Any]) -> Record:
@@ -146,6 +185,8 @@ def _event_record(row: int, value: Event | Mapping[str, Any]) -> Record:
         return Record(row, Event.from_dict(value))
     except InvalidEvent as fault:
         return Record(row, None, value if isinstance(value, Mapping) else None, fault)
+    except Exception as error:
+        return Record(row, None, None, _unreadable(error))
 
 
 def _record(row: int, mapper: RowMapper, values: Sequence[Any], columns: Sequence[str]) -> Record:
@@ -154,6 +195,13 @@ def _record(row: int, mapper: RowMapper, values: Sequence[Any], columns: Sequenc
         return Record(row, mapper.event(values), data)
     except InvalidEvent as fault:
         return Record(row, None, data, fault)
+    except Exception as error:
+        return Record(row, None, data, _unreadable(error))
+
+
+def _unreadable(error: Exception) -> InvalidEvent:
+    """Values may have methods of their own, which fail in ways of their own."""
+    return InvalidEvent("event", f"holds a value that cannot be read ({type(error).__name__})")
 
 
 class _Mappers:
@@ -169,7 +217,7 @@ class _Mappers:
         if not all(isinstance(column, str) for column in data):
             return Record(row, None, None, InvalidEvent("row", "column names have to be text"))
         columns = tuple(data)
-        values = tuple(data.values())
+        values = tuple(None if is_missing(value) else value for value in data.values())
         mapper = self._bound.get(columns)
         if mapper is None:
             try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -22,7 +22,7 @@ import orjson
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.exchange import Answer, Content, Contents, Outcome, Request, Verdict
-from airflow_provider_events.values import all_utc, json_object, json_value, utc_milliseconds
+from airflow_provider_events.values import all_utc, json_object, json_value, kind, utc_milliseconds
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
@@ -78,7 +78,8 @@ _SYSTEM_EVENTS = frozenset(
 _USER_KEYS = {"userId", "anonymousId"}
 # What a user has beside `attributes`.
 USER_FIELDS = {"firstName", "lastName", "birthDate", "gender", "email", "phone", "company"}
-USER_FIELDS |= {"hashedEmail", "hashedPhone", "emailOptIn", "smsOptIn", "whatsappOptIn", "rcsOptIn"}
+CONSENT_FIELDS = {"emailOptIn", "smsOptIn", "whatsappOptIn", "rcsOptIn"}
+USER_FIELDS |= {"hashedEmail", "hashedPhone", *CONSENT_FIELDS}
 _microsecond = attrgetter("microsecond")
 _TYPES = {str: "text", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
 
@@ -312,7 +313,11 @@ class UserUpserts(Upserts):
 
         The piece begins with the key.
         """
-        known = {name: value for name, value in event.properties.items() if name in USER_FIELDS}
+        known = {
+            name: _consent(name, value) if name in CONSENT_FIELDS else value
+            for name, value in event.properties.items()
+            if name in USER_FIELDS
+        }
         others = {name: value for name, value in event.properties.items() if name not in USER_FIELDS}
         wire: dict[str, Any] = {**_user(event.identity), **json_object(known, "properties", _event_time)}
         if attributes := json_object(others, "properties", _date_attribute):
@@ -328,6 +333,16 @@ class UserUpserts(Upserts):
     def read(self, answer: Answer, count: int) -> Outcome:
         """As for events."""
         return self._vendor.read(answer, count)
+
+
+def _consent(name: str, value: Any) -> bool | None:
+    """A consent as the boolean that the vendor takes, where a source gives it as text or number."""
+    if value is None or isinstance(value, bool):
+        return value
+    text = str(value).strip().lower() if isinstance(value, str | int) else ""
+    if text not in ("true", "false", "1", "0"):
+        raise InvalidEvent(f"properties.{name}", f"a consent has to be true or false, not another {kind(value)}")
+    return text in ("true", "1")
 
 
 def _user(identity: Mapping[str, str | int]) -> dict[str, str]:
@@ -364,7 +379,7 @@ def _has_long_text(properties: Mapping[str, Any]) -> bool:
 def _check_counts(properties: Mapping[str, Any]) -> None:
     counts: Counter[str] = Counter()
     for name, value in properties.items():
-        if isinstance(value, date):
+        if isinstance(value, datetime):
             counts["date"] += 1
         elif value is not None:
             counts[_TYPES[type(json_value(value, f"properties.{name}"))]] += 1
