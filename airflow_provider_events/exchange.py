@@ -163,31 +163,31 @@ class Writer(Protocol):
 class Page(NamedTuple):
     """What one page of a listing says about the entries that are searched; nothing else of it is kept.
 
-    :param ids: the vendor's ids of all entries on the page.
-    :param newest: latest time of an update on it; None on an empty page.
-    :param oldest: earliest one.
+    :param times: last updates of the entries on it, in its order.
+    :param length: how many entries are on it.
     :param found: which of the searched identities are on it, by their position.
+    :param passed_over: the vendor's ids of those that cannot be compared, or have no time.
     """
 
-    ids: Sequence[str]
-    newest: datetime | None
-    oldest: datetime | None
+    times: Sequence[datetime]
+    length: int
     found: Collection[int]
+    passed_over: Collection[str] = ()
 
     def __repr__(self) -> str:
         """Without the entries."""
-        return f"<Page of {len(self.ids)} entries, {len(self.found)} found>"
+        return f"<Page of {self.length} entries, {len(self.found)} found>"
 
 
 class Listing(Protocol):
-    """Pages of entries, the latest update first, for a vendor that cannot be asked for a single one."""
+    """Pages of entries by their last update, for a vendor that cannot be asked for a single one."""
 
     @property
     def window(self) -> timedelta:
         """How far back the first look goes."""
 
-    def request(self, limit: int, after: datetime, before: datetime | None) -> Request:
-        """At most `limit` entries that were updated after one time and before another."""
+    def request(self, limit: int, after: datetime | None, before: datetime | None, down: bool) -> Request:
+        """At most `limit` entries that were updated after one time and before another; `down`: the latest first."""
 
     def read(self, answer: Answer) -> Outcome | Page:
         """Which of the searched identities are on a page."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
@@ -20,24 +19,17 @@ from weakref import WeakKeyDictionary
 import orjson
 
 from airflow_provider_events.delivery.courier import Courier
+from airflow_provider_events.delivery.listing import Place, Reader
 from airflow_provider_events.delivery.observer import Counters
 from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
-from airflow_provider_events.delivery.transport import MAX_ANSWER_BYTES, Endpoint, Transport, open_transport
-from airflow_provider_events.exceptions import InvalidEvent, VendorUnavailable
-from airflow_provider_events.exchange import Answer, Listing, Outcome, Page, Request, Verdict
+from airflow_provider_events.delivery.transport import Endpoint, Transport, open_transport
+from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.exchange import Answer, Listing, Outcome, Request, Verdict
 from airflow_provider_events.redaction import About, Private, Redactor, nobody
 
 __all__ = ["Asked", "Identity", "Line", "Progress", "Search", "open_line"]
 
 Identity = Mapping[str, str | int]
-
-PAGE_SIZE = 100
-MAX_PAGE_SIZE = 6400
-TOO_LONG = "too_long"
-# A list shorter than the API's own default length is its last page, whatever longest page the API allows.
-SHORTEST_FULL_PAGE = 10
-# Entries whose update was stored late, below the newest time already seen, are caught by reading this far back.
-OVERLAP = timedelta(seconds=60)
 
 
 class Asked(Protocol):
@@ -64,14 +56,14 @@ class Progress:
     :param total: how many different identities are searched.
     :param fingerprint: of the identities, so that another list never inherits this progress.
     :param found: positions of those that exist.
-    :param cursor: time up to which a listing has been read.
+    :param place: how far a listing has been read.
     :param let_in: the vendor itself has answered; see `Courier`.
     """
 
     total: int
     fingerprint: str
     found: set[int] = field(default_factory=set)
-    cursor: datetime | None = None
+    place: Place = field(default_factory=Place)
     let_in: bool = False
 
     def pack(self) -> dict[str, Any]:
@@ -83,7 +75,7 @@ class Progress:
             "total": self.total,
             "fingerprint": self.fingerprint,
             "found": b64encode(zlib.compress(bytes(bits))).decode("ascii"),
-            "cursor": self.cursor and self.cursor.isoformat(),
+            "place": self.place.pack(),
             "let_in": self.let_in,
         }
 
@@ -92,8 +84,8 @@ class Progress:
         """The inverse of `pack`."""
         bits = zlib.decompress(b64decode(packed["found"]))
         found = {n for n in range(packed["total"]) if bits[n // 8] >> n % 8 & 1}
-        cursor = packed["cursor"] and datetime.fromisoformat(packed["cursor"])
-        return cls(packed["total"], packed["fingerprint"], found, cursor, packed.get("let_in", False))
+        place = Place.unpack(packed["place"]) if "place" in packed else Place()
+        return cls(packed["total"], packed["fingerprint"], found, place, packed.get("let_in", False))
 
 
 class Search:
@@ -126,7 +118,7 @@ class Search:
             self.progress = Progress.unpack(progress)
         self._direct: list[int] = []
         self._listed: list[int] = []
-        self._listing: Listing | None = None
+        self._listing: Reader | None = None
 
     @property
     def different(self) -> int:
@@ -163,7 +155,16 @@ class Search:
             except InvalidEvent as fault:
                 raise InvalidEvent(f"identities[{self._position.index(position)}]", str(fault)) from None
             (self._listed if asked is None else self._direct).append(position)
-        self._listing = vendor.listing([self._wanted[n] for n in self._listed]) if self._listed else None
+        listing = vendor.listing([self._wanted[n] for n in self._listed]) if self._listed else None
+        self._listing = None
+        if listing is not None:
+            self._listing = Reader(listing, self.progress.place, self._found_listed, self._all_listed)
+
+    def _found_listed(self, positions: Collection[int]) -> None:
+        self.progress.found.update(self._listed[n] for n in positions)
+
+    def _all_listed(self) -> bool:
+        return self.enough or self.progress.found.issuperset(self._listed)
 
     async def round(self, vendor: Asked, line: Line) -> None:
         """Ask once for each that is not found yet; what was found before an error stays found.
@@ -174,8 +175,8 @@ class Search:
         line.courier.let_in = line.courier.let_in or self.progress.let_in
         try:
             await self._ask_each([n for n in self._direct if n not in self.progress.found], vendor, line)
-            if self._listing is not None and not self.enough and not self.progress.found.issuperset(self._listed):
-                await self._read_pages(self._listing, line)
+            if self._listing is not None and not self._all_listed():
+                await self._listing.read(line)
         finally:
             self.progress.let_in = line.courier.let_in
 
@@ -202,57 +203,6 @@ class Search:
                 raise InvalidEvent(
                     f"identities[{self._position.index(position)}]", f"the vendor refuses the look-up ({outcome.code})"
                 )
-
-    async def _read_pages(self, listing: Listing, line: Line) -> None:
-        """From the latest update back to where the last look began, or to the end of the window."""
-        after = self.progress.cursor - OVERLAP if self.progress.cursor else datetime.now(UTC) - listing.window
-        before: datetime | None = None
-        newest: datetime | None = None
-        seen: set[str] = set()
-        limit, longest, longest_allowed = PAGE_SIZE, 0, MAX_PAGE_SIZE
-        while True:
-            page = await _page(listing, limit, after, before, line)
-            if page is None:
-                limit = longest_allowed = limit // 2
-                longest = 0
-                continue
-            self.progress.found.update(self._listed[n] for n in page.found)
-            newest = newest or page.newest
-            fresh = not seen.issuperset(page.ids)
-            seen.update(page.ids)
-            if self.enough or self.progress.found.issuperset(self._listed):
-                break
-            if page.oldest is None or len(page.ids) < max(longest, min(limit, SHORTEST_FULL_PAGE)):
-                break
-            # Entries of one second may be split between two pages. So that second is read again, by a longer page if
-            # one cannot hold it, and passed when it brings nothing new.
-            if not fresh and limit <= len(page.ids) and limit < longest_allowed:
-                limit, longest = min(4 * limit, longest_allowed), 0
-                continue
-            longest = len(page.ids)
-            before = page.oldest + timedelta(seconds=1) if fresh else page.oldest - timedelta(milliseconds=1)
-        self.progress.cursor = newest or self.progress.cursor
-
-
-async def _page(listing: Listing, limit: int, after: datetime, before: datetime | None, line: Line) -> Page | None:
-    """One page, or None where it is too long to be read whole."""
-    pages: list[Page] = []
-
-    def read(answer: Answer) -> Outcome:
-        if answer.status == 200 and len(answer.body) >= MAX_ANSWER_BYTES and limit > 1:
-            return Outcome(Verdict.REJECTED, TOO_LONG)
-        page = listing.read(answer)
-        if isinstance(page, Outcome):
-            return page
-        pages.append(page)
-        return Outcome(Verdict.FOUND)
-
-    outcome = await line.ask(partial(listing.request, limit, after, before), read)
-    if pages:
-        return pages[0]
-    if outcome.code == TOO_LONG:
-        return None
-    raise VendorUnavailable(f"the entries cannot be listed ({outcome.code})", code=outcome.code)
 
 
 def _request(vendor: Asked, identity: Identity) -> Request:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -189,7 +189,7 @@ class Embeddables(Vendor):
 class EntryPages:
     """The project's entries, searched for identifiers. Only what is compared is read of an entry's User Data.
 
-    The API has no filter by embeddable or User Data, and no page number: the next page ends where the last one began.
+    The API has no filter by embeddable or User Data, and no page number: pages are cut by time.
 
     :param wanted: embeddable, key and value of each identifier.
     :param refusal: reads an answer that is no list.
@@ -209,37 +209,61 @@ class EntryPages:
         for position, (embeddable_id, key, value) in enumerate(wanted):
             self._wanted.setdefault(embeddable_id, {}).setdefault(key, {}).setdefault(value, []).append(position)
 
-    def request(self, limit: int, after: datetime, before: datetime | None) -> Request:
-        """`limit`, `direction=DESC`, `updated_after`, `updated_before`; sorted by last update by default."""
+    def request(self, limit: int, after: datetime | None, before: datetime | None, down: bool) -> Request:
+        """`limit`, `direction`, `updated_after`, `updated_before`; sorted by last update by default."""
         times = {"updated_after": after, "updated_before": before}
-        query = "".join(f"&{name}={segment(utc_milliseconds(time))}" for name, time in times.items() if time)
-        return Request("GET", f"{self._path}?limit={limit}&direction=DESC{query}")
+        query = "".join(f"&{name}={segment(_bound(time))}" for name, time in times.items() if time)
+        return Request("GET", f"{self._path}?limit={limit}&direction={'DESC' if down else 'ASC'}{query}")
 
     def read(self, answer: Answer) -> Outcome | Page:
-        """A bare list of entries."""
+        """A bare list of entries; one without its fields is passed over."""
         entries = json_body(answer)
         if answer.status != 200 or not isinstance(entries, list):
             outcome = self._refusal(answer)
             return outcome if outcome.verdict is not Verdict.DELIVERED else by_status(answer)
-        try:
-            ids = [entry["entry_id"] for entry in entries]
-            times = [parse_time(entry["updated_at"], "updated_at") for entry in entries]
-            positions = [n for entry in entries for n in self._matches(entry)]
-        except (KeyError, TypeError, InvalidEvent):
-            return Outcome(Verdict.RETRY, "http_200", "a list of something else than entries")
-        return Page(ids, max(times, default=None), min(times, default=None), positions)
+        times: list[datetime] = []
+        positions: list[int] = []
+        passed_over: list[str] = []
+        for entry in entries:
+            if not isinstance(entry, dict) or "entry_id" not in entry:
+                return Outcome(Verdict.RETRY, "http_200", "a list of something else than entries")
+            matches, time = self._matches(entry), _time(entry.get("updated_at"))
+            positions += matches or ()
+            if time is not None:
+                times.append(time)
+            if time is None or matches is None:
+                passed_over.append(str(entry["entry_id"]))
+        return Page(times, len(entries), positions, passed_over)
 
-    def _matches(self, entry: Any) -> list[int]:
-        keys = self._wanted.get(entry["embeddable_id"])
+    def _matches(self, entry: Mapping[str, Any]) -> list[int] | None:
+        """Positions of the identifiers that the entry has; None where there is no telling."""
+        embeddable_id, data = entry.get("embeddable_id"), entry.get("entry_data")
+        if not isinstance(embeddable_id, str | int) or not isinstance(data, str):
+            return None
+        keys = self._wanted.get(embeddable_id)
         if keys is None:
             return []
         try:
-            data = orjson.loads(entry["entry_data"])
+            known = orjson.loads(data)
         except ValueError:
-            return []
+            return None
         found_at: list[int] = []
         for key, positions in keys.items():
-            value = data.get(key) if isinstance(data, dict) else None
+            value = known.get(key) if isinstance(known, dict) else None
             if isinstance(value, str | int) and not isinstance(value, bool):
                 found_at += positions.get(value, ())
         return found_at
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        return parse_time(value, "updated_at")
+    except (InvalidEvent, TypeError):
+        return None
+
+
+def _bound(time: datetime) -> str:
+    """With as many digits as the vendor itself writes."""
+    if not time.microsecond % 1000:
+        return utc_milliseconds(time)
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

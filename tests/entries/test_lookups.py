@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import airflow_provider_events
+from airflow_provider_events.delivery.listing import Place
 from airflow_provider_events.delivery.lookups import Identity, Progress, Search
 from airflow_provider_events.exceptions import (
     ConfigurationError,
@@ -309,7 +310,7 @@ def test_the_quota_of_the_connection_is_kept(events_sandbox: Sandbox, connect: C
 def test_progress_survives_packing(found: set[int], timed: bool) -> None:
     from datetime import UTC, datetime
 
-    progress = Progress(2001, "f", found, datetime(2026, 3, 1, tzinfo=UTC) if timed else None)
+    progress = Progress(2001, "f", found, Place(datetime(2026, 3, 1, tzinfo=UTC)) if timed else Place())
     packed = json.loads(json.dumps(progress.pack()))
     assert Progress.unpack(packed) == progress
 
