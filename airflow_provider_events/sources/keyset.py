@@ -1,18 +1,22 @@
 """Keyset pagination: page after page in the order of a unique key, each starting behind the last key read.
 
-No transaction and no cursor outlives a page, and the last key is all that is needed to continue.
+No transaction and no cursor outlives a page, and the last key is all that is needed to continue. Each page is asked
+for once more by the keys that it begins and ends with, as Python knows them: what the database then finds has to be the
+page.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_events.exceptions import KeyColumnError
+from airflow_provider_events.exceptions import KeyColumnError, QueryError
 from airflow_provider_events.shown import shown_names
 from airflow_provider_events.sources.cursors import (
     Access,
@@ -23,11 +27,14 @@ from airflow_provider_events.sources.cursors import (
     executed,
     fetch,
 )
+from airflow_provider_events.sources.mysql import MySqlCursor
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-__all__ = ["STYLES", "Keyset", "Style", "key_pages"]
+__all__ = ["STYLES", "Keyset", "Style", "comparable", "key_pages"]
+
+log = logging.getLogger(__name__)
 
 KEY_PARAMETERS = ("events_key_1", "events_key_2")
 
@@ -58,7 +65,10 @@ STYLES = {
 BACKTICKS = {"mysql", "mariadb", "bigquery", "databricks", "hive", "spark"}
 FETCH_FIRST = {"oracle", "db2", "ibm_db_sa"}
 
-REMEDY = "Name a column that is unique and not null, or leave key_column out to read with one cursor."
+REMEDY = (
+    "Name a column that is unique, not null and exact, as an integer, or leave key_column out to read with one cursor."
+)
+TRIES = 5  # rows that come or go between a page and its check are no fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +102,11 @@ class Keyset:
         top, tail = self._limit(limit)
         return self._statement(f"SELECT {top}*", f" ORDER BY {self._column}{tail}", {">": after})
 
-    def key_counts(self, after: Any | None, last: Any) -> tuple[str, Bound]:
-        """A statement that counts the rows, and the keys, after `after` and up to `last`."""
-        counts = f"SELECT COUNT(*), COUNT(DISTINCT {self._column})"
-        return self._statement(counts, "", {">": after, "<=": last})
+    def counts(self, comparisons: Mapping[str, Any | None], limit: int) -> tuple[str, Bound]:
+        """A statement for the keys that compare so, in order, and how often each is there; `limit` at most."""
+        top, tail = self._limit(limit)
+        tail = f" GROUP BY {self._column} ORDER BY {self._column}{tail}"
+        return self._statement(f"SELECT {top}{self._column}, COUNT(*)", tail, comparisons)
 
     @property
     def _column(self) -> str:
@@ -151,13 +162,16 @@ def key_pages(
 ) -> Generator[RowChunk, None, None]:
     """Read page after page of at most `size` rows; the first page comes even when it is empty.
 
-    :raises KeyColumnError: the key column is missing, holds a NULL, or holds a value twice.
+    :raises KeyColumnError: the key column is missing, holds a NULL or a value twice, or its values cannot be compared.
     :raises SourceError: the driver failed.
     """
     with connected(access) as connection:
+        in_utc = False
 
         def run(statement: tuple[str, Bound]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
             with executed(access, connection, *statement) as cursor:
+                if in_utc:
+                    cursor.know_moments()
                 answer = columns_of(cursor), fetch(cursor, None)
             # Drivers without transactions (BigQuery, Trino) refuse; there is nothing to end then.
             with suppress(Exception):
@@ -165,28 +179,67 @@ def key_pages(
             return answer
 
         dialect, style = hook.dialect_name, _style(connection, hook)
-        columns, _ = run(Keyset(sql, parameters, "", dialect, style).columns_only())
-        position = _key_position(columns, key_column)
+        with executed(access, connection, *Keyset(sql, parameters, "", dialect, style).columns_only()) as cursor:
+            columns = columns_of(cursor)
+            fetch(cursor, None)
+            position = _key_position(columns, key_column)
+            if isinstance(cursor, MySqlCursor):
+                if cursor.is_numbered(position):
+                    raise KeyColumnError(
+                        f"key_column {key_column!r} is an ENUM or SET, which MySQL sorts by its number and compares by "
+                        f"its text. {REMEDY}"
+                    )
+                in_utc = cursor.is_moment(position)
+        if in_utc:
+            log.info("key_column %r is a TIMESTAMP: the query runs with time_zone '+00:00'", key_column)
+            with executed(access, connection, "SET time_zone = '+00:00'", None):
+                pass
         keyset = Keyset(sql, parameters, columns[position], dialect, style)
         if run(keyset.any_null())[1]:
             raise KeyColumnError(f"key_column {key_column!r} holds NULL, which no page would find. {REMEDY}")
 
-        rows: list[tuple[Any, ...]] = []
+        def page() -> tuple[list[tuple[Any, ...]], list[Any], bool]:
+            """The next rows, their keys, and whether there are more."""
+            for left in reversed(range(TRIES)):
+                _, rows = run(keyset.page(after, size + 1))
+                keys = [comparable(row[position]) for row in rows]
+                _check_order(key_column, after, keys)
+                more = len(rows) > size
+                del rows[size:], keys[size:]
+                if not keys:
+                    break
+                try:
+                    _, found = run(keyset.counts({">": after, "<=": keys[-1]}, size + 1))
+                    itself = not first or run(keyset.counts({">=": keys[-1], "<=": keys[-1]}, 1))[1]
+                except QueryError as error:
+                    raise KeyColumnError(
+                        f"key_column {key_column!r} cannot be compared to its own value as the driver gives it: "
+                        f"{error}. {REMEDY}"
+                    ) from None
+                if any(count != 1 for _, count in found):
+                    fault = _repeated(key_column)
+                elif [comparable(key) for key, _ in found] != keys or not itself:
+                    fault = _inexact(key_column)
+                else:
+                    break
+                if not left:
+                    raise fault
+            return rows, keys, more
+
         more, first = True, True
         while more:
-            _, rows = run(keyset.page(after, size + 1))
-            keys = [row[position] for row in rows]
-            _check_order(key_column, after, keys)
-            more = len(rows) > size
-            del rows[size:], keys[size:]
-            if any(isinstance(key, str) for key in keys):
-                [(row_count, key_count)] = run(keyset.key_counts(after, keys[-1]))[1]
-                if row_count != key_count:
-                    raise _repeated(key_column)
+            rows, keys, more = page()
             if rows or first:
                 yield RowChunk(columns, rows)
             first = False
             after = keys[-1] if keys else after
+
+
+def comparable(key: Any) -> Any:
+    """A key that equals another one of the same moment: two times of one zone are compared by their clocks alone."""
+    if isinstance(key, datetime) and (offset := key.utcoffset()) is not None:
+        return key.replace(tzinfo=timezone(offset), fold=0)
+    return key
 
 
 def _key_position(columns: Sequence[str], key_column: str) -> int:
@@ -217,6 +270,13 @@ def _repeated(key_column: str) -> KeyColumnError:
     return KeyColumnError(
         f"key_column {key_column!r} holds a value more than once (for text, the collation decides): "
         f"a page could end between such rows and lose some. {REMEDY}"
+    )
+
+
+def _inexact(key_column: str) -> KeyColumnError:
+    return KeyColumnError(
+        f"key_column {key_column!r}: the database does not find the rows of a page again by their keys: a key loses "
+        f"precision on the way to Python, or is sorted otherwise than it is compared. {REMEDY}"
     )
 
 

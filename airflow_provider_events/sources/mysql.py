@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any, TypeAlias
 
@@ -13,8 +13,8 @@ __all__ = ["ConnectorCursor", "MySqlCursor", "time_text"]
 Row: TypeAlias = Sequence[Any]
 
 # Numbers of the protocol.
-TIME, BIT = 11, 16
-SET_FLAG = 2048
+TIMESTAMP, TIME, BIT = 7, 11, 16
+ENUM_FLAG, SET_FLAG = 256, 2048
 
 _MARKER = re.compile(r"%(?:%(?P<before_name>\()?|\((?P<name>[^)]+)\)s|s)")
 
@@ -46,6 +46,27 @@ class MySqlCursor:
         columns = enumerate(self._cursor.description or ())
         self._made = [(at, makers[column[1]]) for at, column in columns if column[1] in makers]
 
+    def is_moment(self, at: int) -> bool:
+        """Whether a column is a `TIMESTAMP`, which the session's time zone shows."""
+        return bool(self._columns[at][1] == TIMESTAMP)
+
+    def is_numbered(self, at: int) -> bool:
+        """Whether a column is an `ENUM` or a `SET`, which is sorted by its number."""
+        return bool(self._flags[at] & (ENUM_FLAG | SET_FLAG))
+
+    def know_moments(self) -> None:
+        """Give `TIMESTAMP` as aware times, in a session whose `time_zone` is `+00:00`."""
+        self._made += [(at, _in_utc) for at in range(len(self._columns)) if self.is_moment(at)]
+
+    @property
+    def _columns(self) -> Sequence[Sequence[Any]]:
+        return self.description or ()
+
+    @property
+    def _flags(self) -> Sequence[int]:
+        flags: Sequence[int] = self._cursor.description_flags
+        return flags
+
     def fetchmany(self, size: int) -> Sequence[Row]:
         """Up to `size` more rows."""
         return self._agreed(self._cursor.fetchmany(size))
@@ -75,8 +96,12 @@ class ConnectorCursor(MySqlCursor):
     def execute(self, sql: str, parameters: Any = None) -> None:
         """As above."""
         super().execute(*_without_doubled(sql, parameters))
-        if any(column[7] & SET_FLAG for column in self._cursor.description or ()):
+        if any(flags & SET_FLAG for flags in self._flags):
             self.connection.converter_class = _converter_with_sets()
+
+    @property
+    def _flags(self) -> Sequence[int]:
+        return [column[7] for column in self._columns]
 
 
 def time_text(value: timedelta) -> str:
@@ -86,6 +111,10 @@ def time_text(value: timedelta) -> str:
     hour, minute = divmod(minutes, 60)
     text = f"{'-' if value < timedelta() else ''}{hour:02}:{minute:02}:{second:02}"
     return f"{text}.{fraction.microseconds:06}" if fraction else text
+
+
+def _in_utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC)
 
 
 def _whole(value: bytes | int) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 from airflow_provider_events.events import Event, Record
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
 from airflow_provider_events.sources.bulk import BulkEncoder
+from airflow_provider_events.sources.keyset import comparable
 from airflow_provider_events.sources.mapping import EventMapping, RowMapper
 from airflow_provider_events.sources.sql import SqlSource
 from airflow_provider_events.values import MAX_DEPTH, is_missing, kind
@@ -50,7 +51,7 @@ class SqlRecords:
         """The key of each row of a chunk; None without a key column."""
         if self._key_column is None or not isinstance(records, MappedRows):
             return None
-        return records.column(self._key_column)
+        return [comparable(key) for key in records.column(self._key_column)]
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[MappedRows]:
         """All rows, or those behind the key `after`, numbered from `first_row`.

@@ -45,8 +45,8 @@ class SqlSource:
     :param parameters: a mapping or a sequence, or the JSON text of one, in the driver's own style (`%(x)s`, `%s`,
         `:x`, `?`). Default none; then percent signs are just that.
     :param key_column: name of a unique, non-null column of the query, in any case; default none. Gives
-        keyset pagination, whose only state is the last key. An index on the column keeps a page cheap. A text
-        key costs one more query a page: only the database knows which texts its collation holds for the same.
+        keyset pagination, whose only state is the last key. An index on the column keeps a page cheap. Each page is
+        checked by one more query: only the database knows how it compares.
     :param chunk_size: rows in a chunk, default 1000.
     :raises ConfigurationError: `sql` is empty, `parameters` are neither, or `chunk_size` is below 1.
     """
