@@ -27,7 +27,7 @@ from airflow_provider_events.exceptions import (
 from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
 from airflow_provider_events.redaction import About, Redactor, nobody
 
-__all__ = ["Courier", "alone"]
+__all__ = ["Courier", "alone", "refusal"]
 
 Reading = Outcome | list[Outcome]
 _UNUSUAL = (Verdict.RETRY, Verdict.REFUSED, Verdict.REJECTED)
@@ -190,15 +190,19 @@ class Courier:
 
     def refused(self, answer: Answer, outcome: Outcome) -> CredentialsRefused:
         """The error for refused credentials, or for a URL that leads to no vendor."""
-        astray = answer.status < 400 or answer.status in (404, 405, 407, 410)
-        kind = EndpointRefused if astray else CredentialsRefused
-        return kind(f"{outcome.code}: {outcome.reason}", **self._facts(answer, outcome))
+        return refusal(answer)(f"{outcome.code}: {outcome.reason}", **self._facts(answer, outcome))
 
     def _facts(self, answer: Answer | None, reading: Outcome | None) -> Facts:
         if answer is None or reading is None:
             return {}
         request_id = self.redactor.label(answer.headers.get("x-request-id"))
         return {"status": answer.status, "code": reading.code, "request_id": request_id}
+
+
+def refusal(answer: Answer) -> type[CredentialsRefused]:
+    """Whether the key is refused, or the URL leads to no vendor, by an answer that concerns every request."""
+    astray = answer.status < 400 or answer.status in (404, 405, 407, 410)
+    return EndpointRefused if astray else CredentialsRefused
 
 
 @asynccontextmanager

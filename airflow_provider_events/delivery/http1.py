@@ -173,7 +173,7 @@ class Http1Transport:
 
 
 class _Stale(TransportError):
-    """The server closed a connection that had rested, before it said anything: it has not read the request either."""
+    """A connection that had rested was closed without a word: most likely before the server read the request."""
 
 
 class _Connection(asyncio.Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_provider_events.delivery.courier import alone
+from airflow_provider_events.delivery.courier import alone, refusal
 from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.rows import at_its_time, encoded
 from airflow_provider_events.delivery.transport import TransportError, open_transport
@@ -83,7 +83,7 @@ async def probe(hook: EventsHook) -> tuple[bool, str]:
     if outcome.verdict is Verdict.DELIVERED:
         return True, f"{vendor.label} accepts this connection ({where}){warned}"
     said = f"{vendor.label} at {where} answered {answer.status} ({outcome.code}): {outcome.reason}"
-    kind = CredentialsRefused if outcome.verdict is Verdict.REFUSED else EventRejected
+    kind = refusal(answer) if outcome.verdict is Verdict.REFUSED else EventRejected
     return False, said + advice(vendor, kind(said)) + warned
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import selectors
 import ssl
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
 from tests.conftest import CUSTOMERS, IDENTITY_KEYS
+from tests.delivery.loops import own_loop
 
 VENDORS = list(IDENTITY_KEYS)
 MAX_IN_FLIGHT = 4
@@ -238,9 +238,6 @@ def odd_server(
 ) -> Iterator[OddServer]:
     """Serves `answer` on loopback, on a thread of its own."""
     server = OddServer(answer)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="odd-server", daemon=True)
-    thread.start()
 
     async def start() -> web.AppRunner:
         application = web.Application(client_max_size=64_000_000)
@@ -251,14 +248,12 @@ def odd_server(
         server.url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
         return runner
 
-    runner = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    try:
-        yield server
-    finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    with own_loop("odd-server") as loop:
+        runner = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+        try:
+            yield server
+        finally:
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
 
 
 # -- scheduling alone: no network, no real time --------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
+
+from tests.delivery.loops import own_loop
 
 __all__ = ["Relay", "relay"]
 
@@ -71,27 +72,15 @@ async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
 @contextmanager
 def relay(refusal: int | None = None, answer: bytes | None = None, user: str | None = None) -> Iterator[Relay]:
     """A proxy that runs."""
-    proxy, loop = Relay(refusal, answer, user), asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="relay", daemon=True)
-    thread.start()
+    proxy = Relay(refusal, answer, user)
 
     async def start() -> asyncio.Server:
         return await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
 
-    async def stop() -> None:
-        server.close()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    credentials = f"{proxy._user}@" if proxy._user else ""
-    proxy.url = f"http://{credentials}127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield proxy
-    finally:
-        asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    with own_loop("relay") as loop:
+        server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+        proxy.url = f"http://{f'{user}@' if user else ''}127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield proxy
+        finally:
+            loop.call_soon_threadsafe(server.close)

@@ -7,6 +7,7 @@ import logging
 import ssl
 import traceback
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,8 @@ def test_a_certificate_is_checked_through_the_tunnel(secure: OddServer) -> None:
 def test_a_proxy_that_says_nothing_costs_the_time_to_connect(secure: OddServer) -> None:
     async def main() -> None:
         async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()
-            writer.close()
+            with closing(writer):
+                await reader.read()
 
         async with await asyncio.start_server(mute, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]

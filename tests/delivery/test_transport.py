@@ -24,7 +24,7 @@ from airflow_provider_events.delivery.transport import (
     open_transport,
     tls_context,
 )
-from airflow_provider_events.exceptions import CredentialsRefused, VendorUnavailable
+from airflow_provider_events.exceptions import EndpointRefused, VendorUnavailable
 from airflow_provider_events.exchange import Answer, Request
 from tests.delivery import harness
 from tests.delivery.harness import OddServer, delivery, events, odd_server, records, vendor_at
@@ -249,7 +249,7 @@ def secure(authority: tuple[Path, ssl.SSLContext]) -> Iterator[OddServer]:
 @over_each
 def test_an_untrusted_certificate_ends_it_at_once_and_says_so(secure: OddServer) -> None:
     job = delivery(odd_bloomreach(secure.url), batch_size=1)
-    with pytest.raises(CredentialsRefused, match=r"the TLS certificate of 127\.0\.0\.1:\d+.* is not trusted") as caught:
+    with pytest.raises(EndpointRefused, match=r"the TLS certificate of 127\.0\.0\.1:\d+.* is not trusted") as caught:
         job.run(records(events("bloomreach", 100)))
     report = caught.value.report
     assert report is not None
