@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from airflow_provider_events.delivery.lookups import Line, open_line
-from airflow_provider_events.exceptions import DeliveryError
+from airflow_provider_events.exceptions import DeliveryError, VendorUnavailable
 
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.lookups import Search
@@ -31,13 +31,16 @@ async def look(hook: EventsHook, search: Search, line: Line, *, seconds: float |
     """One round of a prepared search: the one look that all modes of the sensor take.
 
     :param seconds: how long it may take; what is found by then stays found. None: as long as it takes.
-    :raises DeliveryError: naming the connection.
+    :raises DeliveryError: naming the connection; `VendorUnavailable` also where that time brought failures alone.
     """
+    answers, retries = search.answers, line.courier.counters.retries
     try:
         async with asyncio.timeout(seconds):
             await search.round(hook.vendor, line)
     except TimeoutError:
-        return
+        if search.answers == answers and line.courier.counters.retries > retries:
+            unanswered = VendorUnavailable(f"no usable answer within the {seconds or 0:.0f} s that were left")
+            raise hook.named(unanswered) from None
     except DeliveryError as error:
         raise hook.named(error) from None
 

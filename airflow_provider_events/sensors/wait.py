@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 class Wait:
     """Remembers positions and times, no identity. A retry goes on with it, a cleared task begins anew.
 
+    `not_before` is the end of a pause that the vendor asked for, in seconds since the epoch.
+
     :param require: `"all"`, `"any"`, or how many of the different identities have to be found.
     :param timeout_seconds: from the first look on, over all tries.
     :param store: where it is remembered; None: nowhere.
@@ -49,6 +51,7 @@ class Wait:
             )
         same = self._remembered.get("progress", {}).get("fingerprint") == self.search.progress.fingerprint
         self._started: float = self._remembered["started"] if same else time.time()
+        self.not_before: float = self._remembered.get("not_before", 0.0) if same else 0.0
         self.deadline = self._started + timeout_seconds
         self.hook: EventsHook | None = None
 
@@ -68,7 +71,7 @@ class Wait:
 
     def save(self) -> None:
         """Remember it, if there is news; a store that fails costs look-ups, not the task."""
-        value = {"started": self._started, "progress": self.search.progress.pack()}
+        value = {"started": self._started, "not_before": self.not_before, "progress": self.search.progress.pack()}
         if self._store is None or value == self._remembered:
             return
         try:
@@ -83,4 +86,6 @@ class Wait:
         except Exception as error:  # each store has errors of its own
             log.warning("what was found before cannot be read (%s)", type(error).__name__)
             value = None
-        return {key: value[key] for key in ("started", "progress")} if value and "progress" in value else {}
+        if not value or "progress" not in value:
+            return {}
+        return {"not_before": 0.0, **{key: value[key] for key in ("started", "not_before", "progress") if key in value}}

@@ -138,9 +138,10 @@ class Vibetrace(Vendor):
         return Request("GET", f"/user/{segment(str(identity['email']))}")
 
     def read_lookup(self, answer: Answer) -> Outcome:
-        """200 with a user object; 404 `User not found`."""
+        """200 with a user object, which has its `email`; 404 `User not found`."""
         data = json_body(answer)
-        if answer.status == 200 and isinstance(data, dict) and data and "errors" not in data:
+        email = data.get("email") if isinstance(data, dict) and not data.get("errors") else None
+        if answer.status == 200 and isinstance(email, str) and "@" in email:
             return found()
         outcome = self.read(answer, 1)
         return by_status(answer) if outcome.verdict is Verdict.DELIVERED else outcome

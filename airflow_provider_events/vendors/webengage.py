@@ -267,15 +267,20 @@ class WebEngage(Vendor):
         return Request("POST", f"{self._account}/opengdpr_requests", dumps(body))
 
     def read_lookup(self, answer: Answer) -> Outcome:
-        """201 with the profile; 400 for an unknown user, unless it speaks of the licence code."""
+        """201 with the profile; 400 for an unknown user, where it says so: other causes have the same status."""
         data = json_body(answer)
         response = data.get("response") if isinstance(data, dict) else None
         reason = words(response.get("message")) if isinstance(response, dict) else ""
         if answer.status in (200, 201) and isinstance(data, dict) and "subject_request_id" in data:
             return found()
         if answer.status == 400 and isinstance(data, dict):
-            wrong = "licen" in reason.lower()
-            return Outcome(Verdict.REFUSED if wrong else Verdict.MISSING, "http_400", reason)
+            said = reason.lower()
+            if "not a known user" in said:
+                return Outcome(Verdict.MISSING, "http_400", reason)
+            if "licen" in said:
+                return Outcome(Verdict.REFUSED, "http_400", reason)
+            if "rate" in said.split() or "limit" in said.split():
+                return Outcome(Verdict.RETRY, "http_400", reason)
         return by_status(answer, reason=reason)
 
     def lookup_quota(self) -> float:

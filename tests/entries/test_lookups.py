@@ -171,11 +171,18 @@ F, M, R, X = Verdict.FOUND, Verdict.MISSING, Verdict.RETRY, Verdict.REFUSED
         ("vibetrace", 200, {}, R),
         ("vibetrace", 200, [], R),
         ("vibetrace", 200, b"", R),
-        ("vibetrace", 200, {"results": {"message": "Event created"}}, F),
+        ("vibetrace", 200, {"results": {"message": "Event created"}}, R),
+        ("vibetrace", 200, {"message": "User not found"}, R),
+        ("vibetrace", 200, {"success": False}, R),
+        ("vibetrace", 200, {"email": None, "city": PROFILE}, R),
+        ("vibetrace", 200, {"results": {"email": "Event was created for the specified user"}}, R),
         ("vibetrace", 401, {}, X),
         ("webengage", 201, {"subject_request_id": "1", "userProfile": {"city": PROFILE}}, F),
         ("webengage", 400, {"response": {"message": "not a known user", "status": "error"}}, M),
         ("webengage", 400, {"response": {"message": "Invalid license code", "status": "error"}}, X),
+        ("webengage", 400, {"response": {"message": "Rate exceeded", "status": "error"}}, R),
+        ("webengage", 400, {"response": {"message": "Malformed JSON", "status": "error"}}, Verdict.REJECTED),
+        ("webengage", 400, {}, Verdict.REJECTED),
         ("webengage", 400, HTML, Verdict.REJECTED),
         ("webengage", 404, {"response": {"message": "Invalid URL", "status": "error"}}, X),
         ("webengage", 401, {}, X),
@@ -341,3 +348,35 @@ def test_an_outage_is_no_absence(events_sandbox: Sandbox, monkeypatch: pytest.Mo
         events_sandbox.fault(fault, vendor="vibetrace")
         with pytest.raises(VendorUnavailable):
             connect("vibetrace").entry_exists(identity("vibetrace", "a"))
+
+
+def test_a_search_takes_little_memory_for_each_identity() -> None:
+    import tracemalloc
+
+    identities = [{"email": f"customer{n}@example.com"} for n in range(20_000)]
+    tracemalloc.start()
+    try:
+        search = Search(identities)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert search.different == 20_000
+    assert taken < 200 * 20_000
+
+
+def test_resident_memory_for_each_identity_is_bounded() -> None:
+    """In a process of its own: the buffers behind a serialized text are seen by no tracer."""
+    import subprocess
+    import sys
+
+    code = """
+from airflow_provider_events.delivery.lookups import Search
+from pathlib import Path
+def resident(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+identities = [{"email": f"customer{n}@example.com"} for n in range(100_000)]
+before = resident()
+search = Search(identities)
+print((resident() - before) // 100_000)
+"""
+    taken = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(taken) < 400

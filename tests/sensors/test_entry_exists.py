@@ -319,3 +319,48 @@ def test_a_long_list_travels_by_reference_and_leaves_nothing_behind(
     asked = [request.path for request in vendors.requests("vibetrace")]
     assert len([path for path in asked if path.endswith("/c7@example.com")]) == 1
     assert not [path for path in tmp_path.rglob("*") if path.name in ("identities", "progress.json")]
+
+
+# -- outages and pauses ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "reschedule"])
+def test_soft_fail_does_not_hide_a_vendor_that_never_answered(
+    mode: str, vendors: Sandbox, run_dag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_events.sensors import entry
+    from airflow_provider_events.triggers import entry as trigger
+
+    monkeypatch.setattr(entry, "LAST_LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(trigger, "LAST_LOOK_SECONDS", 1.0)
+    vendors.fault("status", vendor="vibetrace", status=503)
+    dag_id = f"unanswered_{mode}"
+    source = dag(dag_id, "vibetrace", identity=identity("vibetrace", "a"), timeout=2, soft_fail=True, **MODES[mode])
+    assert run_dag(source, dag_id).states["wait"] == "failed"
+
+
+def test_soft_fail_does_not_hide_it_where_errors_are_silent(
+    vendors: Sandbox, run_dag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_events.sensors import entry
+
+    monkeypatch.setattr(entry, "LAST_LOOK_SECONDS", 1.0)
+    vendors.fault("status", vendor="vibetrace", status=503)
+    silent: dict[str, Any] = {"timeout": 2, "soft_fail": True, "silent_fail": True, "mode": "poke"}
+    source = dag("unanswered_silent", "vibetrace", identity=identity("vibetrace", "a"), **silent)
+    assert run_dag(source, "unanswered_silent").states["wait"] == "failed"
+
+
+def test_a_pause_that_the_vendor_asks_for_is_kept_from_poke_to_poke(vendors: Sandbox, run_dag: Any) -> None:
+    vendors.fault("status", vendor="vibetrace", status=429, retry_after=7200)
+    source = dag("paused", "vibetrace", identity=identity("vibetrace", "a"), timeout=4, mode="poke")
+    assert run_dag(source, "paused").states["wait"] == "failed"
+    assert lookups(vendors, "vibetrace") == 1
+
+
+def test_the_sensor_is_no_nested_operator(vendors: Sandbox, run_dag: Any, caplog: pytest.LogCaptureFixture) -> None:
+    add(vendors, "vibetrace", ["a"])
+    strict: dict[str, Any] = {} if AIRFLOW >= "3" else {"allow_nested_operators": False}
+    source = dag("guarded", "vibetrace", identity=identity("vibetrace", "a"), mode="poke", **strict)
+    assert run_dag(source, "guarded").states["wait"] == "success"
+    assert "outside TaskInstance" not in caplog.text
