@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,6 +26,13 @@ from airflow_provider_events.exceptions import QueryError
 from airflow_provider_events.sources.faults import connecting_failed, reading_failed
 from airflow_provider_events.sources.mysql import ConnectorCursor, MySqlCursor
 from airflow_provider_events.sources.postgres import postgres_cursor
+from airflow_provider_events.sources.sessions import (
+    mysql_session,
+    plain_session,
+    postgres_session,
+    refuse_changes,
+    sqlite_session,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -77,11 +84,13 @@ class Access:
     :param strategy: its name, for the log.
     :param connect: opens a DB-API connection.
     :param cursor: opens a cursor that gives sequences (never dictionaries), and releases it.
+    :param session: sets up a connection before it reads; whether the database refuses changes by it from then on.
     """
 
     strategy: str
     connect: Callable[[], Any]
     cursor: Callable[[Any], AbstractContextManager[Any]]
+    session: Callable[[Any], bool] = plain_session
 
 
 def streaming(hook: DbApiHook) -> Access:
@@ -93,6 +102,7 @@ def streaming(hook: DbApiHook) -> Access:
             f"PostgreSQL named cursor ({driver})",
             hook.get_conn,
             lambda connection: _closing(postgres_cursor(connection, driver, name=f"events_{uuid4().hex}")),
+            lambda connection: postgres_session(connection, driver),
         )
     if "MySqlHook" in classes:
         # Closing such a cursor would read all the rest of its rows; it ends with its connection.
@@ -101,15 +111,17 @@ def streaming(hook: DbApiHook) -> Access:
                 "unbuffered cursor (mysql-connector-python)",
                 hook.get_conn,
                 lambda connection: nullcontext(ConnectorCursor(connection.cursor(buffered=False), connection)),
+                mysql_session,
             )
         unbuffered = _mysqlclient_cursor("SSCursor")
         return Access(
             "SSCursor (mysqlclient)",
             hook.get_conn,
             lambda connection: nullcontext(MySqlCursor(connection.cursor(unbuffered), connection)),
+            mysql_session,
         )
     if PLAIN_CURSORS_THAT_STREAM & classes.keys():
-        return Access("cursor with fetchmany", hook.get_conn, _plain_cursor)
+        return Access("cursor with fetchmany", hook.get_conn, _plain_cursor, _plain_session(classes))
     try:
         engine = hook.get_sqlalchemy_engine()
     except Exception as error:
@@ -132,6 +144,7 @@ def paging(hook: DbApiHook) -> Access:
             f"client cursor ({driver})",
             hook.get_conn,
             lambda connection: _closing(postgres_cursor(connection, driver)),
+            lambda connection: postgres_session(connection, driver),
         )
     if "MySqlHook" in classes:
         if _uses_mysql_connector(hook):
@@ -139,20 +152,23 @@ def paging(hook: DbApiHook) -> Access:
                 "client cursor (mysql-connector-python)",
                 hook.get_conn,
                 lambda connection: _closing(ConnectorCursor(connection.cursor(), connection)),
+                mysql_session,
             )
         cursor_class = _mysqlclient_cursor("Cursor")
         return Access(
             "client cursor (mysqlclient)",
             hook.get_conn,
             lambda connection: _closing(MySqlCursor(connection.cursor(cursor_class), connection)),
+            mysql_session,
         )
-    return Access("client cursor", hook.get_conn, _plain_cursor)
+    return Access("client cursor", hook.get_conn, _plain_cursor, _plain_session(classes))
 
 
 @contextmanager
-def connected(access: Access) -> Iterator[Any]:
-    """An open connection, closed at the end of the block. Nothing is committed.
+def connected(access: Access, sql: str) -> Iterator[Any]:
+    """An open connection for a query, closed at the end of the block. Nothing is changed, nor committed.
 
+    :raises QueryError: the query changes tables, and the database would let it.
     :raises SourceError: the driver cannot connect.
     """
     try:
@@ -162,6 +178,12 @@ def connected(access: Access) -> Iterator[Any]:
             raise failed from None
         raise
     with _closing(connection):
+        try:
+            reads_only = access.session(connection)
+        except Exception as error:
+            raise reading_failed(error, connection, doing="executing") from None
+        if not reads_only:
+            refuse_changes(sql)
         yield connection
 
 
@@ -232,6 +254,10 @@ def _closing(resource: Any) -> Iterator[Any]:
 
 def _plain_cursor(connection: Any) -> AbstractContextManager[Any]:
     return _closing(connection.cursor())
+
+
+def _plain_session(classes: Container[str]) -> Callable[[Any], bool]:
+    return sqlite_session if "SqliteHook" in classes else plain_session
 
 
 def _postgres_driver(hook_class: type) -> str:

@@ -22,6 +22,9 @@ MYSQL_STATEMENTS = {1052, 1096, 1111, 1128, 1193, 1210, 1221, 1267, 1270, 1271, 
 MYSQL_VALUES = {1300, 1366, 1411, 1525, 3140, 3141, 3143, 3144, 3146, 3147, 3156, 3157, 3158}
 MYSQL_SIGNAL = 1644  # a text of the database's own programs
 
+# A change in a transaction, or on a connection, that only reads.
+READ_ONLY = {"25006", 1792, "SQLITE_READONLY"}
+
 SQLITE_STATEMENTS = {"SQLITE_ERROR", "SQLITE_RANGE", "SQLITE_AUTH"}
 SQLITE_VALUES = {"SQLITE_MISMATCH", "SQLITE_TOOBIG"}
 
@@ -82,6 +85,8 @@ def reading_failed(
             f"{message}: a value{column} that Python cannot hold, as a time that is infinite or outside of the years 1 "
             f"to 9999, or a text that is not UTF-8; cast the column in SQL ({cast}), or leave such rows out"
         )
+    if code in READ_ONLY:
+        return QueryError(f"{message}: the SQL changes tables; a source needs one SELECT", in_rows=False)
     if _is_about_values(state, code):
         words = VALUE_WORDS.get(state) or VALUE_WORDS.get(code) or "a value that the database refuses"
         return QueryError(f"{message}: {words}, made by the query of a row; mend it there, or leave such rows out")

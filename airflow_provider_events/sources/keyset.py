@@ -165,18 +165,20 @@ def key_pages(
     :raises KeyColumnError: the key column is missing, holds a NULL or a value twice, or its values cannot be compared.
     :raises SourceError: the driver failed.
     """
-    with connected(access) as connection:
+    with connected(access, sql) as connection:
         in_utc = False
 
         def run(statement: tuple[str, Bound]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
             with executed(access, connection, *statement) as cursor:
                 if in_utc:
                     cursor.know_moments()
-                answer = columns_of(cursor), fetch(cursor, None)
+                return columns_of(cursor), fetch(cursor, None)
+
+        def end() -> None:
+            """End what the database shows of one moment: that of a page is the moment of its check as well."""
             # Drivers without transactions (BigQuery, Trino) refuse; there is nothing to end then.
             with suppress(Exception):
                 connection.rollback()
-            return answer
 
         dialect, style = hook.dialect_name, _style(connection, hook)
         with executed(access, connection, *Keyset(sql, parameters, "", dialect, style).columns_only()) as cursor:
@@ -197,6 +199,7 @@ def key_pages(
         keyset = Keyset(sql, parameters, columns[position], dialect, style)
         if run(keyset.any_null())[1]:
             raise KeyColumnError(f"key_column {key_column!r} holds NULL, which no page would find. {REMEDY}")
+        end()
 
         def page() -> tuple[list[tuple[Any, ...]], list[Any], bool]:
             """The next rows, their keys, and whether there are more."""
@@ -207,6 +210,7 @@ def key_pages(
                 more = len(rows) > size
                 del rows[size:], keys[size:]
                 if not keys:
+                    end()
                     break
                 try:
                     _, found = run(keyset.counts({">": after, "<=": keys[-1]}, size + 1))
@@ -216,6 +220,7 @@ def key_pages(
                         f"key_column {key_column!r} cannot be compared to its own value as the driver gives it: "
                         f"{error}. {REMEDY}"
                     ) from None
+                end()
                 if any(count != 1 for _, count in found):
                     fault = _repeated(key_column)
                 elif [comparable(key) for key, _ in found] != keys or not itself:

@@ -1,7 +1,7 @@
 """Rows of a SQL query, read in chunks through any Airflow `DbApiHook`, never fetched whole.
 
 With a `key_column` the source pages by key (`keyset`), else it reads with a cursor that streams (`cursors`).
-The query is a single SELECT; what it changes is rolled back. Parameters and rows are never logged.
+The query is a single SELECT; one that changes tables is refused. Parameters and rows are never logged.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class SqlSource:
 
     def _cursor_chunks(self) -> Generator[RowChunk, None, None]:
         with (
-            connected(self._access) as connection,
+            connected(self._access, self._sql) as connection,
             executed(self._access, connection, self._sql, self._parameters) as cursor,
         ):
             self._send_lineage(cursor)

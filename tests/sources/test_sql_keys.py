@@ -197,4 +197,7 @@ def test_rows_that_come_between_a_page_and_its_check_are_no_fault(
     monkeypatch.setattr(Keyset, "counts", after_another_row)
     source = SqlSource(database.hook, "SELECT k FROM t", key_column="k", chunk_size=2)
 
-    assert [row for chunk in source.chunks() for row in chunk.rows] == [(10,), (11,), (12,), (13,), (20,), (30,)]
+    keys = [key for chunk in source.chunks() for (key,) in chunk.rows]
+
+    # Page and check are of one moment where the database has such; else the page is read once more.
+    assert keys == ([10, 11, 12, 13, 20, 30] if database.driver == "sqlite" else [10, 20, 30])
