@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.shown import shown
-from airflow_provider_events.values import kind, parse_time, plain_text
+from airflow_provider_events.values import kind, parse_time, plain_scalar, plain_text
 
-__all__ = ["NOBODY", "REJECTED_SCHEMA", "DeliveryReport", "Event", "Receipt", "Record", "Rejection", "check_identity"]
+__all__ = [
+    "NOBODY",
+    "REJECTED_SCHEMA",
+    "DeliveryReport",
+    "Event",
+    "Receipt",
+    "Record",
+    "Rejection",
+    "check_identity",
+    "checked_identities",
+    "nested_hint",
+]
 
 REJECTED_SCHEMA = 1  # of the lines in which rejected events are written and read again
 MAX_ID_BITS = 256
@@ -69,8 +80,8 @@ class Event:
         if isinstance(data, Event):
             return data
         if not isinstance(data, Mapping):
-            hint = "; flatten a list of lists, or map over it with .expand()" if isinstance(data, list | tuple) else ""
-            raise InvalidEvent("event", f"has to be a mapping with name and identity, not {kind(data)}{hint}")
+            words = f"has to be a mapping with name and identity, not {kind(data)}{nested_hint(data)}"
+            raise InvalidEvent("event", words)
         if unknown := [str(name) for name in data if name not in _EVENT_FIELDS]:
             raise InvalidEvent(unknown[0], f"not a field of an event; there are {', '.join(_EVENT_FIELDS)}")
         if missing := [name for name in ("name", "identity") if name not in data]:
@@ -94,7 +105,8 @@ def check_identity(identity: object) -> dict[str, str | int]:
     if not identity:
         raise InvalidEvent("identity", "an event needs at least one id of its customer")
     plain: dict[str, str | int] = {}
-    for name, value in identity.items():
+    for name, given in identity.items():
+        value = plain_scalar(given)
         if not isinstance(name, str):
             raise InvalidEvent("identity", f"id names have to be text, not {kind(name)}")
         if not name:
@@ -112,6 +124,25 @@ def check_identity(identity: object) -> dict[str, str | int]:
     return plain
 
 
+def checked_identities(identities: Iterable[object]) -> list[Mapping[str, str | int]]:
+    """`check_identity` of each.
+
+    :raises InvalidEvent: naming the number of the first one at fault, and its part.
+    """
+    checked: list[Mapping[str, str | int]] = []
+    for number, identity in enumerate(identities):
+        try:
+            checked.append(check_identity(identity))
+        except InvalidEvent as fault:
+            raise InvalidEvent(f"identities[{number}]", str(fault)) from None
+    return checked
+
+
+def nested_hint(value: object) -> str:
+    """What to do about a list among events or rows; empty for anything else."""
+    return "; flatten a list of lists, or map over it with .expand()" if isinstance(value, list | tuple) else ""
+
+
 def _plain_id(value: str | int, field_name: str) -> str | int:
     if isinstance(value, str):
         return plain_text(value, field_name)
@@ -120,12 +151,15 @@ def _plain_id(value: str | int, field_name: str) -> str | int:
     return int(value)
 
 
-def _event_id(value: object) -> str:
+def _event_id(given: object) -> str:
+    value = plain_scalar(given)
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InvalidEvent("id", f"has to be text or a whole number, not {kind(value)}")
     text = str(_plain_id(value, "id"))
     if not text.strip():
         raise InvalidEvent("id", "must not be empty: it tells events apart")
+    if text in NOBODY:
+        raise InvalidEvent("id", "the text of a missing value: leave it out, it tells events apart")
     return text
 
 

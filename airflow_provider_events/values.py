@@ -11,7 +11,7 @@
 | `timedelta` | seconds |
 | `UUID`, IP addresses and networks | the canonical text |
 | `bytes`, `bytearray`, `memoryview` | base64 text |
-| NumPy's booleans, integers, floats and texts | as Python's own |
+| NumPy's booleans, integers, floats, texts and times | as Python's own |
 | `list`, `tuple`, `dict` with text keys | arrays and objects, at most 32 levels deep |
 | `float` NaN and infinities, anything else | refused |
 """
@@ -43,7 +43,9 @@ __all__ = [
     "json_value",
     "kind",
     "parse_time",
+    "plain_cell",
     "plain_integer",
+    "plain_scalar",
     "plain_text",
     "plain_time",
     "refuse_infinity",
@@ -59,6 +61,8 @@ _WITHIN = ".…"  # below a column even the names are data
 _INT64, _UINT64 = -(2**63), 2**64
 _NETWORK = IPv4Address | IPv4Interface | IPv4Network | IPv6Address | IPv6Interface | IPv6Network
 _NUMPY_SCALARS = {"b", "i", "u", "f", "U"}
+_NUMPY_TIMES = {"M": "datetime64", "m": "timedelta64"}
+_NUMPY_MISSING = {"f", *_NUMPY_TIMES}
 _EDGES = {datetime.min, datetime.max, date.min, date.max}
 MAX_ID_DIGITS = 40
 
@@ -72,7 +76,27 @@ def is_missing(value: object) -> bool:
     """Whether a value of a row in Python is none: None, or as pandas and NumPy say that (`NaN`, `NaT`, `NA`)."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(value, float) and math.isnan(value)
+    if isinstance(value, float):
+        return math.isnan(value)
+    return _numpy_kind(value) in _NUMPY_MISSING and getattr(value, "ndim", 1) == 0 and value != value
+
+
+def plain_scalar(value: Any) -> Any:
+    """NumPy's scalar as Python's own, its times to the microsecond; every other value as it is."""
+    code = _numpy_kind(value)
+    if code in _NUMPY_TIMES:
+        return value.astype(f"{_NUMPY_TIMES[code]}[us]").tolist()
+    return value.tolist() if code in _NUMPY_SCALARS else value
+
+
+def plain_cell(value: Any) -> Any:
+    """A value of a row in Python as Python's own, None where it is missing."""
+    return None if is_missing(value) else plain_scalar(value)
+
+
+def _numpy_kind(value: object) -> str:
+    """NumPy's letter for the kind of its scalars and arrays; empty for anything else."""
+    return getattr(getattr(value, "dtype", None), "kind", "") if type(value).__module__ == "numpy" else ""
 
 
 def filled(attributes: Any) -> Any:
@@ -120,7 +144,9 @@ def parse_time(value: object, field: str) -> datetime:
 
     :raises InvalidEvent: the text is not a time, there is no zone, or the value is of another kind.
     """
-    moment = value
+    moment = plain_scalar(value)
+    if moment is not None and is_missing(moment):
+        raise InvalidEvent(field, f"a missing value ({kind(value)}) is no time: leave it out")
     if isinstance(moment, str):
         try:
             moment = datetime.fromisoformat(moment.strip())
@@ -202,8 +228,8 @@ def json_value(value: Any, path: str, render_time: Callable[[datetime], str] = i
         return plain_integer(value, path)
     if isinstance(value, float):
         return _number(float(value), path)
-    if type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in _NUMPY_SCALARS:
-        return json_value(value.tolist(), path, render_time, depth)  # a scalar, or an array of them
+    if type(plain := plain_scalar(value)) is not type(value):  # a scalar, or an array of them
+        return json_value(plain, path, render_time, depth)
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise InvalidEvent(path, "NaN and infinity have no place in JSON")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from airflow_provider_events._compat import BaseHook, get_async_connection, mask_secret
-from airflow_provider_events.events import DeliveryReport, Event, Receipt
+from airflow_provider_events.events import DeliveryReport, Event, Receipt, checked_identities
 from airflow_provider_events.exceptions import (
     ConfigurationError,
     DeliveryError,
@@ -154,7 +154,7 @@ class EventsHook(BaseHook):
         from airflow_provider_events.hooks.lookups import look_once
 
         await self.prepare()
-        search = Search(identities)
+        search = Search(checked_identities(identities))
         search.prepare(self.vendor)
         await look_once(self, search)
         return search.exist()

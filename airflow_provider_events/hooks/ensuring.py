@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events.events import DeliveryReport, Event, Record
+from airflow_provider_events.values import filled
 
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.resume import Source
@@ -38,7 +39,7 @@ class _Customers:
 
     def __init__(self, source: Source, attributes: Mapping[str, Any]) -> None:
         self._source = source
-        self._attributes = attributes
+        self._attributes = filled(attributes)
 
     def keys(self, records: Sequence[Record]) -> None:
         """None: there is no key column."""

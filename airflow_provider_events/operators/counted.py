@@ -68,7 +68,7 @@ class CountedField:
 
 
 def listed(value: Any, name: str) -> Any:
-    """The list in what a template or an XCom gave.
+    """The list in what a template or an XCom gave; a single one is a list of one.
 
     :param name: of the argument, for the error.
     :raises ConfigurationError: it is no list.
@@ -77,14 +77,17 @@ def listed(value: Any, name: str) -> Any:
         return ()
     if isinstance(value, str):
         value = _parsed(value, name)
-    if isinstance(value, Mapping) or not hasattr(value, "__iter__"):
+    if isinstance(value, Mapping):
+        return [value]
+    if not hasattr(value, "__iter__"):
         raise ConfigurationError(f"{name}: has to be a list of {name}, not {kind(value)}")
     return value
 
 
 def _parsed(text: str, name: str) -> Any:
     """A rendered template is text: JSON, or what Python prints of a list."""
-    if text.strip() in ("", "None"):
+    text = text.removeprefix("\ufeff").strip()
+    if text in ("", "None"):
         return ()
     try:
         return json.loads(text)
@@ -92,6 +95,7 @@ def _parsed(text: str, name: str) -> Any:
         try:
             return ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
+            file = ", and no path of a .jsonl file, the only kind that is read" if name == "events" else ""
             raise ConfigurationError(
-                f"{name}: the rendered text is no list; pass the XComArg itself, or add `| tojson` to the template"
+                f"{name}: the text is no list{file}; pass the XComArg itself, or add `| tojson` to the template"
             ) from None

@@ -17,12 +17,11 @@ from airflow_provider_events._compat import (
     PokeReturnValue,
     conf,
 )
-from airflow_provider_events.events import check_identity
+from airflow_provider_events.events import checked_identities
 from airflow_provider_events.exceptions import (
     ConfigurationError,
     DeliveryError,
     EventsError,
-    InvalidEvent,
     RateLimited,
     SourceError,
 )
@@ -180,12 +179,7 @@ class EntryExistsSensor(BaseSensorOperator):
             identities = list(listed(f"[{self._identity}]", "identity"))
         else:
             identities = [self._identity]
-        for number, identity in enumerate(identities):
-            try:
-                check_identity(identity)
-            except InvalidEvent as fault:
-                raise InvalidEvent(f"identities[{number}]", str(fault)) from None
-        return identities
+        return checked_identities(identities)
 
     def _packed(self, wait: Wait) -> str:
         """The list as a trigger takes it.

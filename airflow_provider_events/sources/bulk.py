@@ -133,7 +133,9 @@ class BulkEncoder:
         if mapper.timestamp is not None:
             moments = self._moments(columns[mapper.timestamp])
         ids = None
-        if mapper.id is not None and (codec.id_sent or not self._plain_id):  # else it is known that they are ids
+        if mapper.id is not None and (
+            codec.id_sent or not self._plain_id or not NOBODY.isdisjoint(columns[mapper.id])
+        ):  # else it is known that they are ids
             ids = self._ids(columns[mapper.id])
         names = [mapper.mapping.name] * len(rows) if mapper.name is None else columns[mapper.name]
         identities = self._identities(rows, columns, codec.ids_as_text)
@@ -202,7 +204,7 @@ class BulkEncoder:
     def _ids(self, values: Sequence[Any]) -> list[str | None]:
         if self._plain_id and set(map(type, values)) <= IDS.keys():
             ids = list(map(str, values))
-            if "".join(ids).isascii():
+            if "".join(ids).isascii() and NOBODY.isdisjoint(ids):
                 return [*ids]
         return list(map(_id, values))
 

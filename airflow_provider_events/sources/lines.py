@@ -63,21 +63,21 @@ class LineRecords:
 
         :raises ConfigurationError: such a line begins another kind of file.
         """
-        line = line.removeprefix(BOM_UTF8)
-        if line.startswith(b"\x1f\x8b"):
+        plain = line.removeprefix(BOM_UTF8)
+        if plain.startswith(b"\x1f\x8b"):
             raise ConfigurationError(f"events: {self._uri} is compressed; unpack it first")
-        if b"\0" in line[:4]:
+        if b"\0" in plain[:4]:
             raise ConfigurationError(f"events: {self._uri} is no UTF-8 text, but UTF-16 or binary; save it as UTF-8")
-        if _begins_array(line):
+        if _begins_array(plain):
             raise ConfigurationError(
                 f"events: {self._uri} is a JSON array; a .jsonl file has one event as a JSON object on each line"
             )
-        return line
+        return plain
 
     def _record(self, row: int, line: bytes) -> Record:
         data = None
         try:
-            data = _parsed(line)
+            data = _parsed(line.removeprefix(BOM_UTF8))  # files that were put together have several
             if not isinstance(data, Mapping):
                 raise InvalidEvent("line", f"has to be a JSON object, not {kind(data)}")
             return Record(

@@ -9,13 +9,13 @@ from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
-from airflow_provider_events.events import Event, Record
+from airflow_provider_events.events import Event, Record, nested_hint
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
 from airflow_provider_events.sources.bulk import BulkEncoder
 from airflow_provider_events.sources.keyset import comparable
 from airflow_provider_events.sources.mapping import EventMapping, RowMapper
 from airflow_provider_events.sources.sql import SqlSource
-from airflow_provider_events.values import MAX_DEPTH, is_missing, kind
+from airflow_provider_events.values import MAX_DEPTH, kind, plain_cell
 
 if TYPE_CHECKING:
     from airflow_provider_events.exchange import Writer
@@ -214,11 +214,12 @@ class _Mappers:
 
     def record(self, row: int, data: Any) -> Record:
         if not isinstance(data, Mapping):
-            return Record(row, None, None, InvalidEvent("row", f"has to be a mapping of columns, not {kind(data)}"))
+            words = f"has to be a mapping of columns, not {kind(data)}{nested_hint(data)}"
+            return Record(row, None, None, InvalidEvent("row", words))
         if not all(isinstance(column, str) for column in data):
             return Record(row, None, None, InvalidEvent("row", "column names have to be text"))
         columns = tuple(data)
-        values = tuple(None if is_missing(value) else value for value in data.values())
+        values = tuple(map(plain_cell, data.values()))
         mapper = self._bound.get(columns)
         if mapper is None:
             try:

@@ -17,7 +17,7 @@ import orjson
 
 from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.exchange import Answer, Content, Contents, Listing, Outcome, Page, Request, Verdict
-from airflow_provider_events.values import parse_time, utc_milliseconds, utc_milliseconds_of_each
+from airflow_provider_events.values import parse_time, plain_integer, utc_milliseconds, utc_milliseconds_of_each
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
@@ -123,6 +123,8 @@ class Embeddables(Vendor):
         if len(identity) != 1:
             raise InvalidEvent("identity", f"Embeddables takes exactly one identifier, not {len(identity)}")
         ((key, value),) = identity.items()
+        if isinstance(value, int):
+            plain_integer(value, f"identity.{key}")
         return embeddable_id, key, value
 
     def request(self, pieces: Sequence[bytes]) -> Request:

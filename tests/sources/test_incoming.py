@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections import OrderedDict, UserDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +19,11 @@ from airflow_provider_events.delivery.rows import prepare
 from airflow_provider_events.events import NOBODY, Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.hooks.base import EventsHook
+from airflow_provider_events.hooks.ensuring import ensure_entries
+from airflow_provider_events.operators.counted import listed
 from airflow_provider_events.operators.entries import UpsertEntryOperator
+from airflow_provider_events.sensors.entry import EntryExistsSensor
+from airflow_provider_events.sources.bulk import BulkEncoder
 from airflow_provider_events.sources.lines import LineRecords
 from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.sources.records import EventRecords, MappedRows
@@ -116,8 +120,6 @@ def test_so_it_does_in_rows_one_by_one_and_together(vendor: str, moment: datetim
     assert plain != [None]
     assert pieces(vendor, [row, {**row, "at": moment, "when": moment}, row], mapping) == plain * 3
     mapper = EventMapping.of(mapping).bind(list(row))
-    from airflow_provider_events.sources.bulk import BulkEncoder
-
     rows = MappedRows(
         1, [tuple(row.values()), ("customer1@example.com", moment, moment)] * 3, mapper, BulkEncoder(mapper)
     )
@@ -378,6 +380,87 @@ def test_a_missing_value_of_a_row_is_a_null(value: Any) -> None:
     assert json.loads(piece)["properties"] == {"m": 1}
 
 
+class Boxed:
+    """A value as NumPy boxes it."""
+
+    ndim = 0
+
+    def __init__(self, value: Any, code: str) -> None:
+        self._value = value
+        self.dtype = type("dtype", (), {"kind": code})()
+
+    def astype(self, unit: str) -> Boxed:
+        assert unit in ("datetime64[us]", "timedelta64[us]")
+        return self
+
+    def tolist(self) -> Any:
+        return self._value
+
+    def __ne__(self, other: object) -> bool:
+        return self._value is None or self._value != self._value
+
+
+Boxed.__module__ = "numpy"
+
+
+def test_a_row_of_boxed_values_travels_as_one_of_python() -> None:
+    row = {
+        "who": Boxed(7, "i"),
+        "at": Boxed(MOMENT.replace(tzinfo=None), "M"),
+        "key": Boxed(3, "u"),
+        "paid": Boxed(True, "b"),
+        "took": Boxed(timedelta(seconds=2), "m"),
+        "none": Boxed(None, "M"),
+        "nan": Boxed(float("nan"), "f"),
+    }
+    mapping = {"name": "paid", "identity": {"registered": "who"}, "timestamp": "at", "id": "key", "timezone": "UTC"}
+    (piece,) = pieces("bloomreach", [row], mapping)
+    assert piece is not None
+    said = json.loads(piece)
+    assert (said["customer_ids"], said["timestamp"]) == ({"registered": "7"}, MOMENT.timestamp())
+    assert said["properties"] == {"paid": True, "took": 2.0}
+    made = Event("paid", {"registered": Boxed(7, "i")}, id=Boxed(3, "u"))  # type: ignore[dict-item, arg-type]
+    assert (made.identity, made.id) == ({"registered": 7}, "3")
+
+
+def test_a_boxed_value_that_is_none_of_pythons_is_rejected_by_name() -> None:
+    long = Boxed(None, "f")
+    long._value = long
+    with pytest.raises(InvalidEvent, match=r"properties\.n: a value of kind Boxed"):
+        sample("bloomreach").encode(Event("paid", {"registered": "c"}, properties={"n": long}))
+
+
+def test_a_missing_time_is_said_to_be_missing() -> None:
+    missing: Any = type("NaTType", (datetime,), {})(2026, 1, 1)
+    with pytest.raises(InvalidEvent, match="timestamp: a missing value"):
+        Event("paid", {"registered": "c"}, missing)
+    with pytest.raises(InvalidEvent, match=r"properties\.at: a missing value"):
+        sample("bloomreach").encode(Event("paid", {"registered": "c"}, properties={"at": missing}))
+
+
+def test_a_list_of_lists_of_rows_gets_a_hint() -> None:
+    rows: Any = [{"who": "c"}, [{"who": "d"}]]
+    (chunk,) = EventRecords(rows, {"name": "paid", "identity": {"registered": "who"}}).records()
+    assert "flatten a list of lists" in str(chunk[1].fault)
+
+
+@pytest.mark.parametrize("text", ["events.json", "s3://bucket/x.jsonl.gz", "/data/events.csv"])
+def test_another_file_than_json_lines_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"no path of a \.jsonl file, the only kind that is read"):
+        listed(text, "events")
+
+
+@pytest.mark.parametrize("given", [{"a": 1}, '{"a": 1}', "{'a': 1}", '\ufeff[{"a": 1}]'])
+def test_a_single_one_in_an_operator_is_a_list_of_one(given: Any) -> None:
+    assert listed(given, "events") == [{"a": 1}]
+
+
+def test_files_that_were_put_together_keep_their_events(tmp_path: Path) -> None:
+    marked = b"\xef\xbb\xbf" + GOOD % b"1"
+    assert [record.fault for record in lines(tmp_path, marked * 3)] == [None] * 3
+    assert lines(tmp_path, b"\xef\xbb\xbf\n") == []
+
+
 # -- identities --------------------------------------------------------------------------------------------------------
 
 
@@ -389,11 +472,67 @@ def test_the_text_of_a_missing_value_is_no_customer(text: str, vendor: str) -> N
         Event("paid", {key: text})
     mapping = EventMapping.of({"name": "paid", "identity": {key: "who"}})
     mapper = mapping.bind(["who", "n"])
-    from airflow_provider_events.sources.bulk import BulkEncoder
-
     rows = MappedRows(1, [("c", 1), (text, 2), ("d", 3)], mapper, BulkEncoder(mapper))
     (chunk,) = prepare(iter([rows]), sample(vendor), MOMENT, lambda _: None)
     assert [at for at, piece in enumerate(chunk.pieces) if piece is None] == [1]
+
+
+@OF_EACH_VENDOR
+@pytest.mark.parametrize("text", sorted(NOBODY))
+def test_the_text_of_a_missing_value_is_no_idempotency_key(text: str, vendor: str) -> None:
+    key = IDENTITY_KEYS[vendor]
+    with pytest.raises(InvalidEvent, match="id: the text of a missing value"):
+        Event("paid", {key: "c"}, id=text)
+    mapper = EventMapping.of({"name": "paid", "identity": {key: "who"}, "id": "key"}).bind(["who", "key"])
+    rows = MappedRows(1, [("c", "1"), ("c", text), ("d", "3")], mapper, BulkEncoder(mapper))
+    (chunk,) = prepare(iter([rows]), sample(vendor), MOMENT, lambda _: None)
+    assert [at for at, piece in enumerate(chunk.pieces) if piece is None] == [1]
+
+
+NO_IDENTITIES: dict[str, Any] = {
+    "nothing": {},
+    "None": {"registered": None},
+    "True": {"registered": True},
+    "text of None": {"registered": "None"},
+    "nan": {"registered": float("nan")},
+    "text of nan": {"registered": "nan"},
+    "blank": {"registered": " "},
+    "enormous": {"registered": 2**300},
+    "a list": [("registered", "c")],
+}
+
+
+@pytest.mark.parametrize("identity", NO_IDENTITIES.values(), ids=NO_IDENTITIES)
+def test_what_is_no_identity_is_one_nowhere(identity: Any, connections: Any) -> None:
+    hook = EventsHook.for_connection("bloomreach_default")
+    sensor = EntryExistsSensor(task_id="t", conn_id=hook.conn_id, identities=[identity])
+    asks: list[Callable[[], Any]] = [
+        lambda: hook.lookup([{"registered": "c"}, identity]),
+        lambda: hook.entry_exists(identity),
+        lambda: hook.upsert(identity, {"a": 1}),
+        lambda: hook.send({"name": "paid", "identity": identity}),
+        sensor._wanted,
+    ]
+    for ask in asks:
+        with pytest.raises(InvalidEvent, match="identit"):
+            ask()
+    assert not connections.requests("bloomreach")
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, 10**40, -(2**70)])
+def test_a_customer_with_a_large_number_is_asked_for_as_events_name_him(number: int, connections: Any) -> None:
+    hook = EventsHook.for_connection("bloomreach_default")
+    assert hook.lookup([{"registered": number}, {"registered": str(number)}, {"registered": 1}]) == [False] * 3
+    asked = [str(seen.body) for seen in connections.requests("bloomreach")]
+    assert sum(str(number) in body for body in asked) == 2
+
+
+def test_embeddables_refuses_a_large_number_by_name() -> None:
+    vendor = sample("embeddables")
+    who: Any = {"customer": 2**64}
+    for ask in (lambda: vendor.lookup(who), lambda: vendor.encode(Event("paid", who, MOMENT))):
+        with pytest.raises(InvalidEvent, match=r"identity\.customer: an integer of more than 64 bits"):
+            ask()
 
 
 def test_an_empty_name_of_a_property_is_said_to_be_empty() -> None:
@@ -420,6 +559,14 @@ def test_an_upsert_without_a_mapping_leaves_missing_values_out(vendor: str, conn
         assert "Cluj" in body
         assert "street" not in body
         assert "lat" not in body
+
+
+def test_an_entry_that_is_ensured_keeps_what_has_no_value_here(connections: Any) -> None:
+    source = EventRecords([event("bloomreach")])
+    ensure_entries(EventsHook.for_connection("bloomreach_default"), source, {"city": "Cluj", "street": None})
+    (seen,) = connections.requests("bloomreach")
+    assert "Cluj" in str(seen.body)
+    assert "street" not in str(seen.body)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
+from airflow_provider_events.sandbox.webengage_names import SYSTEM_EVENTS
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
 
 PASSWORD = "s3cr3t-pass+word/=="
@@ -80,7 +81,7 @@ VIBETRACE_TYPES = (
 
 def usable(name: str) -> bool:
     """Whether no vendor gives `name` a meaning of its own."""
-    return bool(name.strip()) and not name.startswith("we_") and name not in VIBETRACE_TYPES
+    return bool(name.strip()) and not name.startswith("we_") and name not in {*VIBETRACE_TYPES, *SYSTEM_EVENTS}
 
 
 snake_case: st.SearchStrategy[str] = st.from_regex(r"[a-z][a-z0-9_]{0,30}", fullmatch=True).filter(usable)
