@@ -56,9 +56,13 @@ __all__ = [
 
 
 class EventsError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package.
+
+    :ivar report: what had happened until then, where a batch delivery ended with it.
+    """
 
     retryable: bool = False
+    report: DeliveryReport | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by state, so that keyword-only constructors survive a process boundary."""

@@ -86,6 +86,7 @@ class Engine:
         self._observer = observer
         self._stopping = asyncio.Event()
         self._failure: Exception | None = None
+        self._unreadable: Exception | None = None
         self._courier = Courier(transport, pacer, policy, self._stopping, ledger.counters, redactor)
         self._taking: set[int] = set()
         self._doubtful: set[int] = set()  # rows whose events may be stored: no answer told
@@ -133,8 +134,8 @@ class Engine:
             self._observer.progress(self._ledger.counters, ended=True)
         if isinstance(self._failure, UnknownAnswer):
             self._failure.args = (f"{self._failure}: {_rows(self._doubtful)}",)
-        if self._failure is not None:
-            raise self._failure
+        if (failure := self._failure or self._unreadable) is not None:
+            raise failure
 
     async def _until_done(self, workers: list[asyncio.Task[None]]) -> None:
         """Until all workers have ended, or a stop's time for draining is over."""
@@ -177,17 +178,23 @@ class Engine:
                 return Batch.of([held.item], [held.span], held)
             if (batch := await self._take(feed, worker)) is not None:
                 return batch
-            if due is None:
+            if due is None or self._unreadable is not None:  # a retry asks again for those that wait
                 return None
             new_first = False
             await sleep_unless(self._stopping, due - loop.time())
         return None
 
     async def _take(self, feed: Feed, worker: int) -> Batch | None:
-        """`feed.take`, which a stop need not wait for: rows that were not taken yet have nothing to account for."""
+        """`feed.take`, which a stop need not wait for: rows that were not taken yet have nothing to account for.
+
+        Where the source fails there are no more rows; those that were read before are delivered.
+        """
         self._taking.add(worker)
         try:
             return await feed.take(worker)
+        except Exception as error:
+            self._unreadable = self._unreadable or error
+            return None
         finally:
             self._taking.discard(worker)
 

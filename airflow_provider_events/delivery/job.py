@@ -12,7 +12,7 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,11 +30,12 @@ from airflow_provider_events.delivery.rows import Chunk, Encoder, prepare
 from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.delivery.transport import Transport
 from airflow_provider_events.events import DeliveryReport
-from airflow_provider_events.exceptions import DeliveryError, DeliveryInterrupted, RejectedNotWritten
+from airflow_provider_events.exceptions import DeliveryError, DeliveryInterrupted, EventsError, RejectedNotWritten
 from airflow_provider_events.redaction import Redactor
 
 __all__ = ["Codec", "Delivery", "Plan", "on_own_loop"]
 
+LONGEST_END_SECONDS = 40.0  # draining, a last checkpoint, closing a source: each has a bound of its own
 NEW_OBJECTS = 10_000  # that are left, before the garbage collector looks at them
 _thresholds: list[tuple[int, ...]] = []
 _thresholds_lock = threading.Lock()
@@ -101,8 +102,10 @@ class Delivery:
     def run(self, source: Source) -> DeliveryReport:
         """Deliver everything.
 
-        :raises DeliveryError: with the report so far as its `report`.
-        :raises SourceError: the rows could not be read any further.
+        :raises DeliveryError: the delivery stopped early.
+        :raises SourceError: the rows could not be read any further; what had been read is delivered.
+
+        Each has the report so far as its `report`.
         """
         options, failed = self._plan.options, True
         try:
@@ -122,13 +125,17 @@ class Delivery:
                 raise AssertionError(f"the accounts do not close: {report.unsent} of {report.read} have no outcome")
             options.judge(report)
             return report
-        except DeliveryError as error:
+        except EventsError as error:
             error.report = self._ledger.report()
             raise
         finally:
             report = self._ledger.report()
             if report.read or report.requests or not failed:
                 self._observer.finished(report, self._ledger.examples)
+
+    def report(self) -> DeliveryReport:
+        """The accounts as they stand."""
+        return self._ledger.report()
 
     def stop(self) -> None:
         """Stop soon, from any thread or a signal handler; `run` then raises `DeliveryInterrupted`."""
@@ -242,13 +249,19 @@ def few_collections() -> Iterator[None]:
                 gc.set_threshold(*before)
 
 
-def on_own_loop(main: Callable[[], Coroutine[Any, Any, T]], stop: Callable[[], None] | None = None) -> T:
+def on_own_loop(
+    main: Callable[[], Coroutine[Any, Any, T]],
+    stop: Callable[[], None] | None = None,
+    begun: Callable[[Callable[[], None]], None] | None = None,
+) -> T:
     """Run `main()` on a new event loop in a new thread and wait for its result.
 
     Whatever interrupts the waiting thread (a signal handler that raises, a timeout) ends `main`, is held until it has
-    returned, and is then raised.
+    returned, `LONGEST_END_SECONDS` at most, and is then raised. Threads that `main` has left behind, such as that of a
+    name look-up which hangs, are not waited for.
 
     :param stop: ends `main`, from another thread. Default: it is cancelled.
+    :param begun: is given what cancels `main` from another thread, before it runs.
     """
     result: Future[T] = Future()
     cancel: Future[Callable[[], None]] = Future()
@@ -257,14 +270,16 @@ def on_own_loop(main: Callable[[], Coroutine[Any, Any, T]], stop: Callable[[], N
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is not None:
             cancel.set_result(partial(_cancel, loop, task))
+            if begun is not None:
+                begun(cancel.result())
         return await main()
 
     def work() -> None:
-        try:
-            with asyncio.Runner(loop_factory=_new_loop) as runner:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            try:
                 result.set_result(runner.run(run()))
-        except BaseException as error:  # carried to the waiting thread, whatever it is
-            result.set_exception(error)
+            except BaseException as error:  # carried to the waiting thread, whatever it is
+                result.set_exception(error)
 
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(work,), name="events-delivery", daemon=True)
@@ -273,8 +288,8 @@ def on_own_loop(main: Callable[[], Coroutine[Any, Any, T]], stop: Callable[[], N
         return result.result()
     except BaseException:
         if not result.done():
-            (stop or cancel.result())()
-            thread.join()
+            (stop or cancel.result(LONGEST_END_SECONDS))()
+            wait([result], LONGEST_END_SECONDS)
         raise
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from asyncio import CancelledError
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_events._compat import BaseHook, get_async_connection, mask_secret
@@ -15,6 +16,7 @@ from airflow_provider_events.events import DeliveryReport, Event, Receipt, check
 from airflow_provider_events.exceptions import (
     ConfigurationError,
     DeliveryError,
+    DeliveryInterrupted,
     EventsError,
     InvalidEvent,
 )
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from airflow_provider_events.sources.mapping import EventMapping
 
 __all__ = ["EventsHook"]
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +74,7 @@ class EventsHook(BaseHook):
         super().__init__(**kwargs)
         self.conn_id = conn_id or self.default_conn_name
         self._delivery: Delivery | None = None
+        self._running: set[Callable[[], None]] = set()
         self._stopped = False
 
     @classmethod
@@ -142,10 +147,8 @@ class EventsHook(BaseHook):
     @final
     def lookup(self, identities: Sequence[Mapping[str, str | int]]) -> list[bool]:
         """For each of the identities whether the vendor has an entry; see `entry_exists`."""
-        from airflow_provider_events.delivery.job import on_own_loop
-
         self.vendor  # noqa: B018  # read on this thread: Airflow's connections are not for others
-        return on_own_loop(lambda: self.alookup(identities))
+        return self.run(lambda: self.alookup(identities))
 
     @final
     async def alookup(self, identities: Sequence[Mapping[str, str | int]]) -> list[bool]:
@@ -170,9 +173,7 @@ class EventsHook(BaseHook):
         :raises EntryMissing: the customer's entry does not exist (yet).
         :raises DeliveryError: credentials refused, vendor unavailable, or rate limited for long.
         """
-        from airflow_provider_events.delivery.job import on_own_loop
-
-        return on_own_loop(lambda: self.asend(event))
+        return self.run(lambda: self.asend(event))
 
     @final
     async def asend(self, event: Event | Mapping[str, Any]) -> Receipt:
@@ -200,13 +201,12 @@ class EventsHook(BaseHook):
         :raises ConfigurationError: the vendor documents no such call.
         :raises DeliveryError: as from `send`.
         """
-        from airflow_provider_events.delivery.job import on_own_loop
         from airflow_provider_events.hooks.sending import send_one
 
         codec = self.vendor.upserts()
         try:
             entry = Event("upsert", identity, sent_at, filled(attributes or {}))
-            return on_own_loop(lambda: send_one(self, entry, codec))
+            return self.run(lambda: send_one(self, entry, codec))
         except (DeliveryError, InvalidEvent) as error:
             raise self.named(error) from None
 
@@ -282,11 +282,43 @@ class EventsHook(BaseHook):
         except DeliveryError as error:
             raise self.named(error) from None
 
+    @property
+    def report(self) -> DeliveryReport | None:
+        """The accounts of the last delivery as they stand, however it ended; None where there was none."""
+        return None if self._delivery is None else self._delivery.report()
+
     def stop(self) -> None:
-        """Stop a running delivery from another thread or a signal handler; it then raises `DeliveryInterrupted`."""
+        """Stop whatever the hook runs, from another thread or a signal handler; that raises `DeliveryInterrupted`.
+
+        A delivery waits for what is in flight; a single call, of which at most one request is, does not. Nothing new
+        begins.
+        """
         self._stopped = True
         if self._delivery is not None:
             self._delivery.stop()
+        for cancel in list(self._running):
+            cancel()
+
+    def run(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine of this hook on an event loop of its own, until `stop`.
+
+        :raises DeliveryInterrupted: it was stopped.
+        """
+        from airflow_provider_events.delivery.job import on_own_loop
+
+        def begun(cancel: Callable[[], None]) -> None:
+            started.append(cancel)
+            self._running.add(cancel)
+            if self._stopped:
+                cancel()
+
+        started: list[Callable[[], None]] = []
+        try:
+            return on_own_loop(main, begun=begun)
+        except CancelledError:
+            raise DeliveryInterrupted("stopped before the vendor had answered; a retry asks again") from None
+        finally:
+            self._running.difference_update(started)
 
     # -- Airflow -----------------------------------------------------------------------------------------------------
 

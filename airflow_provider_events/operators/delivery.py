@@ -15,11 +15,12 @@ from airflow_provider_events._compat import (
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseOperator,
     conf,
 )
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.exceptions import ConfigurationError, DeliveryError, EventsError, SourceError
+from airflow_provider_events.exceptions import ConfigurationError, DeliveryInterrupted, EventsError, SourceError
 from airflow_provider_events.frames import final
 from airflow_provider_events.operators.templated import boolean, is_templated, number
 
@@ -143,13 +144,24 @@ class DeliveryOperator(BaseOperator):
                     store=store,
                     **options,
                 )
-            except DeliveryError as error:
-                if error.report is not None and self.do_xcom_push:
-                    ti.xcom_push(key="return_value", value=error.report.to_dict())
+            except AirflowTaskTimeout:
+                self._push_report(ti, hook)
+                words = "execution_timeout ended the delivery; what was in flight has been accounted for"
+                raise hook.named(DeliveryInterrupted(words, report=hook.report)) from None
+            except BaseException:
+                self._push_report(ti, hook)
                 raise
             if not report.read:
                 self._nothing_came(report)
         return report.to_dict()
+
+    def _push_report(self, ti: Any, hook: EventsHook) -> None:
+        """The accounts, however it ended; they must not hide why."""
+        if self.do_xcom_push and hook.report is not None:
+            try:
+                ti.xcom_push(key="return_value", value=hook.report.to_dict())
+            except Exception as error:
+                self.log.warning("the report could not be pushed as an XCom (%s)", type(error).__name__)
 
     @abstractmethod
     def source(self, hook: EventsHook) -> Source:

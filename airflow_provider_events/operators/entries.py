@@ -143,9 +143,13 @@ def split_by_entry(
     :raises DeliveryError: credentials refused, vendor unavailable, or rate limited for long.
     """
     from airflow_provider_events.hooks.base import EventsHook
+
+    return _split(EventsHook.for_connection(conn_id), list(events), mapping)
+
+
+def _split(hook: EventsHook, events: list[Any], mapping: Any) -> dict[str, list[Any]]:
     from airflow_provider_events.sources.records import EventRecords
 
-    events = list(events)
     identities = []
     for chunk in EventRecords(events, mapping).records():
         for record in chunk:
@@ -154,7 +158,7 @@ def split_by_entry(
             identities.append(record.event.identity)
     split: dict[str, list[Any]] = {"existing": [], "missing": []}
     if events:
-        exist = EventsHook.for_connection(conn_id).lookup(identities)
+        exist = hook.lookup(identities)
         for event, exists in zip(events, exist, strict=True):
             split["existing" if exists else "missing"].append(event)
     return split
@@ -185,6 +189,7 @@ class FilterByEntryOperator(BaseOperator):
         super().__init__(**kwargs)
         self.conn_id = conn_id
         self._events: Any = events
+        self._hook: EventsHook | None = None
         self.mapping = mapping
         if mapping is not None and not is_templated(mapping):
             EventMapping.of(mapping)
@@ -192,10 +197,19 @@ class FilterByEntryOperator(BaseOperator):
     @one_line
     def execute(self, context: Context) -> dict[str, int]:
         """Look their customers up; an error of the connection or the vendor fails the task, and tells nothing apart."""
+        from airflow_provider_events.hooks.base import EventsHook
+
         with failing_for_good():
-            split = split_by_entry(self.conn_id, listed(self._events, "events"), self.mapping)
+            events = list(listed(self._events, "events"))
+            self._hook = EventsHook.for_connection(self.conn_id)
+            split = _split(self._hook, events, self.mapping)
         for name, events in split.items():
             context["ti"].xcom_push(key=name, value=events)
         counts = {name: len(events) for name, events in split.items()}
         self.log.info("%(existing)d events of existing entries, %(missing)d of missing ones", counts)
         return counts
+
+    def on_kill(self) -> None:
+        """Stop asking."""
+        if self._hook is not None:
+            self._hook.stop()

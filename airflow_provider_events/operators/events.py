@@ -62,6 +62,7 @@ class SendEventOperator(BaseOperator):
         self._properties: Any = properties
         self.id = id
         self.ensure_entry = ensure_entry
+        self._hook: EventsHook | None = None
 
     @one_line
     def execute(self, context: Context) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class SendEventOperator(BaseOperator):
         from airflow_provider_events.hooks.base import EventsHook
 
         with failing_for_good():
-            hook = EventsHook.for_connection(self.conn_id)
+            self._hook = hook = EventsHook.for_connection(self.conn_id)
             if self.ensure_entry:
                 attributes = self.ensure_entry if isinstance(self.ensure_entry, Mapping) else {}
                 hook.upsert(self._identity, attributes, sent_at=run_time(context))
@@ -85,6 +86,11 @@ class SendEventOperator(BaseOperator):
             )
         self.log.info("%s accepted the event (%s)", receipt.vendor, counted(receipt.requests, "request"))
         return receipt.to_dict()
+
+    def on_kill(self) -> None:
+        """Stop: Airflow's signal alone would not keep the event from being sent."""
+        if self._hook is not None:
+            self._hook.stop()
 
 
 class SendEventsOperator(DeliveryOperator):

@@ -197,8 +197,12 @@ class EntryExistsSensor(BaseSensorOperator):
             )
         return packed
 
+    def on_kill(self) -> None:
+        """Stop asking."""
+        if self._wait is not None and self._wait.hook is not None:
+            self._wait.hook.stop()
+
     def _look(self, wait: Wait) -> None:
-        from airflow_provider_events.delivery.job import on_own_loop
         from airflow_provider_events.hooks.base import EventsHook
         from airflow_provider_events.hooks.lookups import look_once
 
@@ -209,7 +213,7 @@ class EntryExistsSensor(BaseSensorOperator):
         hook = wait.hook
         seconds = max(LAST_LOOK_SECONDS, wait.deadline - time.time())
         try:
-            on_own_loop(lambda: look_once(hook, wait.search, seconds=seconds))
+            hook.run(lambda: look_once(hook, wait.search, seconds=seconds))
         except RateLimited as error:
             wait.not_before = time.time() + (error.retry_after or 0.0)
             self.log.warning("%s; looking again later", error)

@@ -6,7 +6,7 @@ import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -15,11 +15,11 @@ from airflow_provider_events._compat import ObjectStoragePath
 from airflow_provider_events.events import REJECTED_SCHEMA, Event, Record
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.shown import shown
+from airflow_provider_events.sources.records import in_chunks
 from airflow_provider_events.values import kind
 
 __all__ = ["LineRecords", "is_lines_uri"]
 
-CHUNK_SIZE = 500
 _LONG_NUMBER = re.compile(rb"\d{19}")
 
 
@@ -55,8 +55,7 @@ class LineRecords:
         with stream:
             first = self._first(stream.readline())
             numbered = enumerate(chain([first], iter(stream.readline, b"")), start=first_row)
-            while chunk := list(islice(numbered, CHUNK_SIZE)):
-                yield [self._record(row, line) for row, line in chunk if line.strip()]
+            yield from in_chunks(self._record(row, line) for row, line in numbered if line.strip())
 
     def _first(self, line: bytes) -> bytes:
         """The first line, without a byte-order mark.

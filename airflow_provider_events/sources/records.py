@@ -20,7 +20,7 @@ from airflow_provider_events.values import MAX_DEPTH, kind, plain_cell
 if TYPE_CHECKING:
     from airflow_provider_events.exchange import Writer
 
-__all__ = ["EventRecords", "SqlRecords"]
+__all__ = ["EventRecords", "SqlRecords", "in_chunks"]
 
 _STABLE = {str, int, float, bool, type(None), bytes, date, datetime, Decimal}
 CHUNK_SIZE = 500  # rows that are encoded together; more of them cost memory and save nothing
@@ -144,8 +144,23 @@ class EventRecords:
         values = self._events if isinstance(self._events, list | tuple) else map(_safely_taken, self._events)
         numbered = enumerate(values, start=first_row)
         record = _Mappers(self._mapping).record if self._mapping else _event_record
-        while chunk := [record(row, value) for row, value in islice(numbered, CHUNK_SIZE)]:
+        return in_chunks(record(row, value) for row, value in numbered)
+
+
+def in_chunks(records: Iterator[Record]) -> Iterator[Sequence[Record]]:
+    """Lists of 500; where the source fails, what came before that comes first."""
+    failure = None
+    while failure is None:
+        chunk: list[Record] = []
+        try:
+            chunk.extend(islice(records, CHUNK_SIZE))
+        except Exception as error:
+            failure = error
+        if chunk:
             yield chunk
+        elif failure is None:
+            return
+    raise failure
 
 
 def _several(events: Any) -> Any:
