@@ -92,6 +92,7 @@ class Courier:
         :raises RateLimited: the vendor asks for a longer pause than the policy allows.
         :raises Stopped: the delivery is being stopped.
         """
+        again_at_once = True
         while True:
             if not self._pacer.free or self._stopping.is_set():
                 await self._pacer.turn(self._stopping)
@@ -102,6 +103,10 @@ class Courier:
             except TransportError as error:
                 if error.final:
                     raise EndpointRefused(str(error)) from error
+                if error.stale and again_at_once:
+                    again_at_once = False
+                    self.counters.retries += 1
+                    continue
                 await self._back_off(patience, self._time() - started, str(error), None)
                 continue
             self._pacer.observe(answer.headers)

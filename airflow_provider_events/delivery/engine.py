@@ -85,7 +85,7 @@ class Engine:
         self._options = options
         self._observer = observer
         self._stopping = asyncio.Event()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._unreadable: Exception | None = None
         self._courier = Courier(transport, pacer, policy, self._stopping, ledger.counters, redactor)
         self._taking: set[int] = set()
@@ -99,7 +99,7 @@ class Engine:
         """Send nothing new, wait for what is in flight, then raise `DeliveryInterrupted` from `run`."""
         self.fail(DeliveryInterrupted("the delivery was stopped; what was in flight has been accounted for"))
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """The same, raising `error`; the first error wins."""
         if self._failure is None:
             self._failure = error
@@ -125,6 +125,9 @@ class Engine:
             for worker in workers:
                 worker.cancel()
             await asyncio.wait(workers)
+            for worker in workers:
+                if not worker.cancelled() and (error := worker.exception()) is not None:  # no `Exception`
+                    self.fail(error)
             for queue in self._queues:
                 queue.close()
             try:

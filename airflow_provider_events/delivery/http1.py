@@ -82,11 +82,12 @@ class Http1Transport:
             now = self._loop.time()
             if connection is None or connection.good_until <= now:
                 connection = await self._renewed(connection, now)
-            try:
-                return await connection.ask(message, now + self._endpoint.timeout_seconds)
-            except _Stale:
-                connection = await self._connected()
-                return await connection.ask(message, self._loop.time() + self._endpoint.timeout_seconds)
+            return await connection.ask(message, now + self._endpoint.timeout_seconds)
+        except TransportError as error:
+            if error.stale:
+                for rested in self._idle:  # most likely closed as well
+                    rested.good_until = 0.0
+            raise
         finally:
             if connection and not connection.good_until:
                 connection.fail("(cancelled)")
@@ -172,10 +173,6 @@ class Http1Transport:
             await proxy.opened(sock, connection, tls)
 
 
-class _Stale(TransportError):
-    """A connection that had rested was closed without a word: most likely before the server read the request."""
-
-
 class _Connection(asyncio.Protocol):
     """One connection with at most one request on it; it is among its neighbours while it is open."""
 
@@ -216,12 +213,12 @@ class _Connection(asyncio.Protocol):
         self._transport.write(message)
         return waiter
 
-    def fail(self, why: str, kind: type[TransportError] = TransportError) -> None:
+    def fail(self, why: str, *, stale: bool = False) -> None:
         """Close at once; a request that waits has no answer."""
         self.good_until = 0.0
         waiter, self._waiter = self._waiter, None
         if waiter and not waiter.done():
-            waiter.set_exception(kind(f"no answer from {self._endpoint.name} {why}"))
+            waiter.set_exception(TransportError(f"no answer from {self._endpoint.name} {why}", stale=stale))
         self._transport.abort()
 
     def _finish(self, waiter: asyncio.Future[Answer], keep: bool) -> None:
@@ -294,7 +291,7 @@ class _Connection(asyncio.Protocol):
             self._finish(self._waiter, keep=False)
         else:
             stale = self._rested and not self._received and not self._status
-            self.fail(f"({type(error).__name__})" if error else "(closed)", _Stale if stale else TransportError)
+            self.fail(f"({type(error).__name__})" if error else "(closed)", stale=stale)
 
     # -- called by the parser ----------------------------------------------------------------------------------------
 

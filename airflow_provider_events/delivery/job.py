@@ -36,6 +36,7 @@ from airflow_provider_events.redaction import Redactor
 __all__ = ["Codec", "Delivery", "Plan", "on_own_loop"]
 
 LONGEST_END_SECONDS = 40.0  # draining, a last checkpoint, closing a source: each has a bound of its own
+CLOSE_SECONDS = 1.0
 NEW_OBJECTS = 10_000  # that are left, before the garbage collector looks at them
 _thresholds: list[tuple[int, ...]] = []
 _thresholds_lock = threading.Lock()
@@ -96,6 +97,7 @@ class Delivery:
         self._store = None if plan.options.dry_run else store
         self._ledger = Ledger(plan.vendor, sink)
         self._stopped = threading.Event()
+        self._ended: DeliveryReport | None = None
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -126,16 +128,16 @@ class Delivery:
             options.judge(report)
             return report
         except EventsError as error:
-            error.report = self._ledger.report()
+            error.report = self._ended = self.report()
             raise
         finally:
-            report = self._ledger.report()
+            self._ended = report = self.report()
             if report.read or report.requests or not failed:
                 self._observer.finished(report, self._ledger.examples)
 
     def report(self) -> DeliveryReport:
-        """The accounts as they stand."""
-        return self._ledger.report()
+        """The accounts as they stand, or as they stood at the end."""
+        return self._ended or self._ledger.report()
 
     def stop(self) -> None:
         """Stop soon, from any thread or a signal handler; `run` then raises `DeliveryInterrupted`."""
@@ -290,6 +292,7 @@ def on_own_loop(
         if not result.done():
             (stop or cancel.result(LONGEST_END_SECONDS))()
             wait([result], LONGEST_END_SECONDS)
+            thread.join(CLOSE_SECONDS)
         raise
 
 

@@ -62,11 +62,17 @@ class Endpoint:
 
 
 class TransportError(Exception):
-    """No answer came. `final` when no later attempt can do better (an untrusted certificate)."""
+    """No answer came.
 
-    def __init__(self, message: str, *, final: bool = False) -> None:
+    :ivar final: no later attempt can do better (an untrusted certificate).
+    :ivar stale: the server closed a connection that had rested, before it said anything: most likely it has not read
+        the request either, and is to be asked again at once.
+    """
+
+    def __init__(self, message: str, *, final: bool = False, stale: bool = False) -> None:
         super().__init__(message)
         self.final = final
+        self.stale = stale
 
 
 class Transport(Protocol):

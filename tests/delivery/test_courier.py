@@ -96,6 +96,22 @@ def test_what_can_heal_is_repeated_until_it_does() -> None:
     assert (counters.requests, counters.retries, counters.throttled) == (5, 4, 2)
 
 
+def test_a_stale_connection_costs_no_pause_once() -> None:
+    stale = TransportError("closed while it rested", stale=True)
+    carried = Carried([stale, OK], RetryPolicy(base_seconds=60))
+    assert carried.result().verdict is Verdict.DELIVERED
+    assert carried.seconds < 1
+    assert (carried.counters.requests, carried.counters.retries) == (2, 1)  # it may have been read, so it is told
+
+
+def test_the_second_stale_connection_of_a_request_is_a_failure() -> None:
+    stale = TransportError("closed while it rested", stale=True)
+    carried = Carried([stale] * 1000, RetryPolicy(budget_seconds=30))
+    with pytest.raises(VendorUnavailable):
+        carried.result()
+    assert carried.seconds > 0
+
+
 def test_waiting_as_told_is_no_failure() -> None:
     """Three minutes of waiting, with a budget for failures of one second."""
     carried = Carried([*[said(429, "retry", retry_after="60")] * 3, OK], RetryPolicy(budget_seconds=1))
