@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -88,13 +89,17 @@ class Feed(Protocol):
 
 
 class Reader:
-    """Reads chunks and cuts them on one thread of its own, one chunk ahead of what is used; opens spans."""
+    """Reads chunks and cuts them on one thread of its own, one chunk ahead of what is used; opens spans.
+
+    The thread sees the context variables of whoever made the reader.
+    """
 
     def __init__(self, chunks: Chunks, bounds: Bounds, ledger: Ledger) -> None:
         self._chunks = chunks
         self._cuts = cuts_of(chunks, bounds)
         self._ledger = ledger
         self._thread = ThreadPoolExecutor(1, "events-reader")
+        self._context = contextvars.copy_context()
         self._turn = asyncio.Lock()
         self._ready: deque[Cut] = deque()
         self._ahead: asyncio.Future[list[Cut] | None] | None = None
@@ -155,14 +160,17 @@ class Reader:
 
     async def close(self, timeout_seconds: float) -> None:
         """Close the source on its own thread, without waiting longer than `timeout_seconds` for a slow one."""
-        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._cuts.close)
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._context.run, self._cuts.close)
         self._thread.shutdown(wait=False)
         await asyncio.wait({closing}, timeout=timeout_seconds)
         if closing.done() and (error := closing.exception()) is not None and self._error is None:
             raise error
 
     def _read(self) -> asyncio.Future[list[Cut] | None]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, next, self._cuts, None)
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._context.run, self._next)
+
+    def _next(self) -> list[Cut] | None:
+        return next(self._cuts, None)
 
 
 class Batches:

@@ -40,6 +40,7 @@ CLOSE_SECONDS = 1.0
 NEW_OBJECTS = 10_000  # that are left, before the garbage collector looks at them
 _thresholds: list[tuple[int, ...]] = []
 _thresholds_lock = threading.Lock()
+_frozen_by_host = False
 
 T = TypeVar("T")
 
@@ -234,20 +235,26 @@ def few_collections() -> Iterator[None]:
     """Let the garbage collector run seldom, and spare it what is in memory already.
 
     Rows by the million would make it run all the time, and each full run would look at all of Airflow again.
+    Where the host has frozen its memory (to share it with its children), that stays as it is: a part cannot be thawed.
     """
+    global _frozen_by_host
     with _thresholds_lock:
+        if not _thresholds:  # the first of those that run at the same time
+            _frozen_by_host = gc.get_freeze_count() > 0
         threshold, *others = gc.get_threshold()
         _thresholds.append((threshold, *others))
         if threshold:  # 0 turns it off
             gc.set_threshold(max(threshold, NEW_OBJECTS), *others)
-        gc.freeze()
+        if not _frozen_by_host:
+            gc.freeze()
     try:
         yield
     finally:
         with _thresholds_lock:
             before = _thresholds.pop()
             if not _thresholds:  # the last of those that run at the same time
-                gc.unfreeze()
+                if not _frozen_by_host:
+                    gc.unfreeze()
                 gc.set_threshold(*before)
 
 

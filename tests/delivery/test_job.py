@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import signal
 import threading
 import time
@@ -516,6 +517,39 @@ def test_the_loop_sees_the_context_of_its_caller() -> None:
         return variable.get()
 
     assert on_own_loop(read, lambda: None) == "set by the caller"
+
+
+def test_a_source_is_read_and_closed_in_the_context_of_the_caller() -> None:
+    variable = contextvars.ContextVar("variable", default="unset")
+    variable.set("set by the caller")
+    seen: list[str] = []
+
+    def read() -> Iterator[list[Record]]:
+        try:
+            for row in rows(3):
+                seen.append(variable.get())
+                yield [row]
+        finally:
+            seen.append(variable.get())
+
+    assert plain_delivery(accept).run(Given(read())).delivered == 3
+    assert seen == ["set by the caller"] * 4
+
+
+def test_what_the_host_froze_stays_frozen_after_a_delivery() -> None:
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        plain_delivery(accept).run(chunked(rows(25)))
+        assert gc.get_freeze_count() >= frozen * 0.9  # some of it may have been freed since
+    finally:
+        gc.unfreeze()
+
+
+def test_nothing_stays_frozen_after_a_delivery_where_nothing_was() -> None:
+    before = gc.get_freeze_count()
+    plain_delivery(accept).run(chunked(rows(25)))
+    assert gc.get_freeze_count() == before
 
 
 def test_a_delivery_can_be_made_where_a_loop_is_running_already() -> None:
