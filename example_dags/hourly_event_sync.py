@@ -8,6 +8,10 @@ and hours that were missed are caught up, one after the other.
 data interval at the same moment, and such a query would find nothing. Start a run by hand with a logical date, or as
 a backfill.
 
+`updated_at` holds moments here (`timestamptz`, or UTC). Where it holds local times, give the bounds as times of that
+zone, for a database drops their offset without an error, and name the zone in the mapping:
+`{{ data_interval_start.in_timezone('Europe/Bucharest').to_datetime_string() }}` and `"timezone": "Europe/Bucharest"`.
+
 The markers `%(start)s` are those of PostgreSQL and MySQL; SQLite and Oracle write `:start`.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from datetime import date, datetime
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from airflow_provider_events.events import Event, Record, nested_hint
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
+from airflow_provider_events.shown import shown_names
 from airflow_provider_events.sources.bulk import BulkEncoder
 from airflow_provider_events.sources.keyset import comparable
 from airflow_provider_events.sources.mapping import EventMapping, RowMapper
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from airflow_provider_events.exchange import Writer
 
 __all__ = ["EventRecords", "SqlRecords", "in_chunks"]
+
+log = logging.getLogger(__name__)
 
 _STABLE = {str, int, float, bool, type(None), bytes, date, datetime, Decimal}
 CHUNK_SIZE = 500  # rows that are encoded together; more of them cost memory and save nothing
@@ -58,6 +62,15 @@ class SqlRecords:
 
         :raises MappingError: a column is not there, or times lack a zone; with the first chunk.
         """
+        if self._mapping.timezone and (bounds := self._source.bounds_with_offset):
+            log.warning(
+                "the mapping says that times of the query are local ones of %s, and the parameters %s are times with "
+                "an offset, which databases drop or convert when they compare them to such a column: the query may "
+                "read other hours. Give them in that zone: {{ data_interval_start.in_timezone('%s').to_datetime_string() }}",
+                self._mapping.timezone,
+                shown_names(bounds),
+                self._mapping.timezone,
+            )
         mapper: RowMapper | None = None
         checked = False
         row = first_row

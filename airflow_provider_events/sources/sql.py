@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,13 @@ class SqlSource:
         self._key_column = key_column
         self._chunk_size = chunk_size
         self.total: int | None = None
+
+    @property
+    def bounds_with_offset(self) -> list[str]:
+        """The parameters that are moments, by name or place: times with an offset, and texts of such."""
+        own = self._parameters or {}
+        named = own.items() if isinstance(own, dict) else enumerate(own, start=1)
+        return [str(name) for name, value in named if _has_offset(value)]
 
     @property
     def strategy(self) -> str:
@@ -173,6 +181,13 @@ def _bound(parameters: object) -> Bound:
         f"parameters: have to be a mapping or a list, not {kind(parameters)}; make each value a template, as in "
         '{"start": "{{ data_interval_start }}"}, or add | tojson to a template that gives all of them'
     )
+
+
+def _has_offset(value: object) -> bool:
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = datetime.fromisoformat(value.strip())
+    return isinstance(value, datetime) and value.utcoffset() is not None
 
 
 def _without_terminator(sql: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import airflow
 import pytest
@@ -218,6 +220,37 @@ def test_hourly_sync_on_postgresql(
     )
     monkeypatch.setenv("AIRFLOW_VAR_REJECTED_EVENTS", str(tmp_path / "rejected"))
     check_hours(source("hourly_event_sync"), events_sandbox, run_example)
+
+
+@databases("psycopg", "mysqlclient")
+def test_hourly_sync_of_local_times(
+    database: Database,
+    events_sandbox: Sandbox,
+    shop: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_example: RunExample,
+) -> None:
+    """As the example says it for a column without a zone."""
+    zone = ZoneInfo("Europe/Bucharest")
+    times = ", ".join(
+        f"({n}, {n}, 'order_paid', '{moment.astimezone(zone):%F %T}', 10.5, 'EUR')" for n, moment in enumerate(UPDATES)
+    )
+    column = "timestamp" if database.driver == "psycopg" else "datetime"
+    database.run(
+        f"CREATE TABLE orders (order_id int, customer_id int, status text, updated_at {column}, total numeric(9, 2), "
+        "currency text)",
+        f"INSERT INTO orders VALUES {times}",
+    )
+    monkeypatch.setenv("AIRFLOW_VAR_REJECTED_EVENTS", str(tmp_path / "rejected"))
+    text = source("hourly_event_sync")
+    [bound] = re.findall(r"`(\{\{.*?in_timezone.*?\}\})`", text)
+    [line] = re.findall(r'and `("timezone": .*?)`', text)
+    for end in ("start", "end"):
+        text = text.replace(f'"{{{{ data_interval_{end} }}}}"', f'"{bound}"'.replace("_start", f"_{end}"))
+    check_hours(
+        text.replace('"timestamp": "updated_at",', f'"timestamp": "updated_at", {line},'), events_sandbox, run_example
+    )
 
 
 def test_hourly_sync_is_set_up_for_catching_up(airflow_database: None) -> None:

@@ -31,6 +31,8 @@ def of_events(events: Iterable[Any], mapping: Any = None) -> Iterator[Sequence[R
 class Query:
     """A query's chunks as they are given, behind the key that is asked for."""
 
+    bounds_with_offset: tuple[str, ...] = ()
+
     def __init__(self, *chunks: RowChunk) -> None:
         self._chunks = chunks
 

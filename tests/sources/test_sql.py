@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +11,11 @@ import pytest
 
 from airflow_provider_events.exceptions import ConfigurationError, KeyColumnError, SourceError
 from airflow_provider_events.sources.cursors import row_count
+from airflow_provider_events.sources.mapping import EventMapping
+from airflow_provider_events.sources.records import SqlRecords
 from airflow_provider_events.sources.sql import SqlSource
 from tests.servers import DRIVERS, Database, databases
+from tests.sources.test_sql_keyset import MemoryHook
 
 pytest_plugins = ["tests.servers"]
 
@@ -328,3 +333,34 @@ def test_the_number_of_rows_is_right_or_unknown(shop: Database, key_column: str 
 def test_what_a_driver_tells_of_the_number_of_rows(told: Any, total: int | None) -> None:
     assert row_count(SimpleNamespace(rowcount=told)) == total
     assert row_count(SimpleNamespace()) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"begin": "2026-03-01 09:00:00+00:00", "n": 1}, "begin"),
+        ({"begin": "2026-03-01T09:00:00Z"}, "begin"),
+        ({"begin": "2026-03-01", "end": datetime(2026, 3, 1, tzinfo=UTC)}, "end"),
+        (["2026-03-01T09:00:00.123-05:00"], "1"),
+        ({"begin": "2026-03-01 09:00:00", "day": "2026-03-01", "word": "+00:00", "naive": datetime(2026, 3, 1)}, None),
+        (None, None),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("zone", ["Europe/Bucharest", None])
+def test_a_bound_with_an_offset_beside_local_times_is_a_warning(
+    parameters: Any, named: str | None, zone: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook: Any = MemoryHook([])
+    mapping = EventMapping.of({"name": "x", "identity": {"registered": "k"}, "timezone": zone})
+    source = SqlSource(hook, "SELECT k FROM t", parameters, key_column="k")
+
+    with contextlib.suppress(SourceError):  # parameters that the query does not have
+        list(SqlRecords(source, mapping).records())
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (1 if named and zone else 0)
+    for warning in warnings:
+        assert f"parameters {named} are times with an offset" in warning
+        assert "2026" not in warning
+        assert "in_timezone('Europe/Bucharest')" in warning
