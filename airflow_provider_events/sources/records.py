@@ -66,7 +66,8 @@ class SqlRecords:
             log.warning(
                 "the mapping says that times of the query are local ones of %s, and the parameters %s are times with "
                 "an offset, which databases drop or convert when they compare them to such a column: the query may "
-                "read other hours. Give them in that zone: {{ data_interval_start.in_timezone('%s').to_datetime_string() }}",
+                "read other hours. Give them in that zone, {{ data_interval_start.in_timezone('%s')"
+                ".to_datetime_string() }}",
                 self._mapping.timezone,
                 shown_names(bounds),
                 self._mapping.timezone,
