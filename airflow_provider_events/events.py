@@ -164,12 +164,16 @@ def _event_id(given: object) -> str:
 
 
 class Record(NamedTuple):
-    """One row of a source: its number from 1, the event it became or why it became none, and its own columns."""
+    """One row of a source: its number from 1, the event it became or why it became none, and its own columns.
+
+    :param mapping: by which it is to become an event, as JSON.
+    """
 
     row: int
     event: Event | None
     data: Mapping[str, Any] | None = None
     fault: InvalidEvent | None = None
+    mapping: str | None = None
 
     def __repr__(self) -> str:
         """Without the row's values."""

@@ -369,6 +369,17 @@ def get_provider_info() -> dict[str, object]:
                         "example": "s3://company-airflow/event-checkpoints",
                         "default": "",
                     },
+                    "file_permissions": {
+                        "description": (
+                            "Who may read local files of rejected events, checkpoints and waiting lists: 0600 their "
+                            "owner alone, 0640 the group as well, 0660 the group may write too, where workers and "
+                            "triggerers are different users of one group."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "0660",
+                        "default": "0600",
+                    },
                 },
             }
         },

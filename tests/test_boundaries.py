@@ -17,7 +17,7 @@ import airflow_provider_events
 
 PACKAGE = "airflow_provider_events"
 ROOT = Path(airflow_provider_events.__file__).parent
-WORDS = {"events", "exceptions", "exchange", "redaction", "shown", "values"}
+WORDS = {"events", "exceptions", "exchange", "redaction", "row_data", "shown", "values"}
 MAY_IMPORT = {
     "__init__": set[str](),
     "__main__": {"cli"},
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "frames": {"exceptions"},
     "shown": set[str](),
     "redaction": {"exchange", "shown"},
+    "row_data": {"exceptions", "shown", "values"},
     "exchange": set[str](),
     "values": {"exceptions"},
     "events": {"exceptions", "shown", "values"},
@@ -38,7 +39,7 @@ MAY_IMPORT = {
 }
 DOORS = {"_compat", "delivery", "frames", "hooks", "sources", *WORDS}
 WITHOUT_AIRFLOW = {"delivery", "events", "exceptions", "exchange", "get_provider_info", "sandbox", "values", "vendors"}
-WITHOUT_AIRFLOW |= {"frames", "redaction", "shown"}
+WITHOUT_AIRFLOW |= {"frames", "redaction", "row_data", "shown"}
 HEAVY = ("aiohttp", "airflow.providers.common.sql", "httpx", "pandas", "requests", "starlette", "uvicorn")
 
 

@@ -84,7 +84,7 @@ class Progress:
     @classmethod
     def unpack(cls, packed: Mapping[str, Any]) -> Progress:
         """The inverse of `pack`."""
-        bits = zlib.decompress(b64decode(packed["found"]))
+        bits = zlib.decompressobj().decompress(b64decode(packed["found"]), (packed["total"] + 7) // 8)
         found = {n for n in range(packed["total"]) if bits[n // 8] >> n % 8 & 1}
         place = Place.unpack(packed["place"]) if "place" in packed else Place()
         let_in, answered = packed.get("let_in", False), packed.get("answered", True)
@@ -118,7 +118,8 @@ class Search:
         self.needed = len(self._wanted) if needed is None else needed
         fingerprint = blake2b(b"".join(positions), digest_size=16).hexdigest()
         self.progress = Progress(len(self._wanted), fingerprint)
-        if progress is not None and progress["fingerprint"] == fingerprint:
+        of_this = {"fingerprint": fingerprint, "total": len(self._wanted)}
+        if progress is not None and of_this.items() <= progress.items():
             self.progress = Progress.unpack(progress)
         self.answers = 0
         self._direct: list[int] = []

@@ -236,7 +236,6 @@ class EventsHook(BaseHook):
         codec: Codec | None = None,
         rejected_path: str | None = None,
         rejected_name: str | None = None,
-        attempt: int = 1,
         sent_at: datetime | None = None,
         fingerprint: str = "",
         store: CheckpointStore | None = None,
@@ -246,8 +245,8 @@ class EventsHook(BaseHook):
 
         :param codec: how a record travels. Default: as an event of the connection's vendor.
         :param rejected_path: URI or local path of a `.jsonl` file for rejected events, or of a folder for such files.
+            What is there is never written over: a file that is taken gets `rejected_name` into its name.
         :param rejected_name: name inside that folder. Default: connection and time.
-        :param attempt: number of the try, for the name of its rejected file.
         :param sent_at: the time of events that have none. Default: now.
         :param fingerprint: of query, mapping and options; a checkpoint of another one is not continued.
         :param store: keeps the checkpoint from try to try, and may show the progress.
@@ -258,7 +257,8 @@ class EventsHook(BaseHook):
         from airflow_provider_events.delivery.progress import Meter
         from airflow_provider_events.delivery.sinks import RejectedSink
         from airflow_provider_events.delivery.transport import open_transport
-        from airflow_provider_events.hooks.rejected import rejected_file, writable
+        from airflow_provider_events.hooks.files import safe_name
+        from airflow_provider_events.hooks.rejected import rejected_file
         from airflow_provider_events.hooks.sending import limits_of
 
         wanted = DeliveryOptions(**options)
@@ -267,11 +267,12 @@ class EventsHook(BaseHook):
         endpoint = self.endpoint(limits.max_in_flight)
         sink = None
         if rejected_path and not wanted.dry_run:
-            name = rejected_name or f"{self.conn_id}-{sent_at:%Y%m%dT%H%M%S.%f}.jsonl"
-            file = rejected_file(rejected_path, name, attempt)
-            if str(file).removeprefix("file://") == getattr(source, "uri", None):
-                raise ConfigurationError(f"rejected_path: {file} is the file that is to be read; name another one")
-            sink = RejectedSink(writable(file, "rejected_path"))
+            if rejected_path.removeprefix("file://") == getattr(source, "uri", None):
+                raise ConfigurationError(
+                    f"rejected_path: {rejected_path} is the file that is to be read; name another one"
+                )
+            name = rejected_name or f"{safe_name(self.conn_id)}-{sent_at:%Y%m%dT%H%M%S.%f}.jsonl"
+            sink = RejectedSink(rejected_file(rejected_path, name), self.conn_type)
         plan = Plan(self.conn_type, wanted, limits, quota, sent_at, fingerprint, redactor=self.redactor)
         observer = LogObserver(log, Meter(quota, lambda: getattr(source, "total", None)))
         self._delivery = Delivery(codec or self.vendor, lambda: open_transport(endpoint), plan, observer, sink, store)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +22,8 @@ from airflow_provider_events._compat import (
 from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.exceptions import ConfigurationError, DeliveryInterrupted, EventsError, SourceError
 from airflow_provider_events.frames import final
+from airflow_provider_events.hooks.files import safe_name
+from airflow_provider_events.operators.checkpoints import ClearPolicy, check_clear_policy
 from airflow_provider_events.operators.templated import boolean, is_templated, number
 
 if TYPE_CHECKING:
@@ -31,10 +33,14 @@ if TYPE_CHECKING:
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.events import DeliveryReport
     from airflow_provider_events.hooks.base import EventsHook
+    from airflow_provider_events.operators.checkpoints import FileCheckpoints, StateStoreCheckpoints
 
 __all__ = ["DeliveryOperator", "configured", "failing_for_good", "one_line", "run_time", "task_name"]
 
+log = logging.getLogger(__name__)
+
 EmptyPolicy = Literal["succeed", "skip", "fail"]
+NO_CHECKPOINT = "a retry or a clear of this task sends every row again: no checkpoint is kept"
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -59,7 +65,9 @@ class DeliveryOperator(BaseOperator):
     :param requests_per_minute: upper bound of the request rate. Default: the connection's, else the vendor's quota.
     :param ordering: `"identity"`: the events of one identity never overtake each other.
     :param on_source_changed: when a retry finds other rows than an earlier try settled: `"restart"` or `"fail"`.
-    :param resume_after_clear: go on from the checkpoint after a person's clear as well, not only in a retry.
+    :param resume_after_clear: what a person's clear does after a try that did not come to its end: `"unfinished"` or
+        True go on from its checkpoint, as a retry does; False sends every row again. After a finished one, a clear
+        starts over in any case.
     :param checkpoint_path: folder for checkpoints before Airflow 3.3, which keeps them itself: a local path or a URI
         (templated). Default: Airflow's `[events] checkpoint_path`, else none.
     :param ensure_entry: create the customers' entries first where they are missing, by upserts: True, or a mapping of
@@ -85,7 +93,7 @@ class DeliveryOperator(BaseOperator):
         requests_per_minute: float | None = None,
         ordering: Ordering = "none",
         on_source_changed: SourceChangedPolicy = "restart",
-        resume_after_clear: bool = False,
+        resume_after_clear: ClearPolicy = "unfinished",
         checkpoint_path: str | None = None,
         ensure_entry: bool | Mapping[str, Any] = False,
         on_empty: EmptyPolicy = "succeed",
@@ -113,6 +121,7 @@ class DeliveryOperator(BaseOperator):
         }
         if on_empty not in get_args(EmptyPolicy):
             raise ConfigurationError(f"on_empty has to be one of {', '.join(get_args(EmptyPolicy))}, not {on_empty!r}")
+        check_clear_policy(resume_after_clear)
         self._options(parsing=True)
         self._hook: EventsHook | None = None
 
@@ -138,25 +147,25 @@ class DeliveryOperator(BaseOperator):
                     codec=self.codec(hook),
                     rejected_path=self.rejected_path or configured("rejected_path"),
                     rejected_name=f"{name}/try_{ti.try_number}.jsonl",
-                    attempt=ti.try_number,
                     sent_at=run_time(context),
-                    fingerprint=self._fingerprint(),
+                    fingerprint=self._fingerprint(task_key(ti)),
                     store=store,
                     **options,
                 )
             except AirflowTaskTimeout:
-                self._push_report(ti, hook)
+                self._account(ti, hook, store)
                 words = "execution_timeout ended the delivery; what was in flight has been accounted for"
                 raise hook.named(DeliveryInterrupted(words, report=hook.report)) from None
             except BaseException:
-                self._push_report(ti, hook)
+                self._account(ti, hook, store)
                 raise
             if not report.read:
                 self._nothing_came(report)
         return report.to_dict()
 
-    def _push_report(self, ti: Any, hook: EventsHook) -> None:
-        """The accounts, however it ended; they must not hide why."""
+    def _account(self, ti: Any, hook: EventsHook, store: StateStoreCheckpoints | FileCheckpoints | None) -> None:
+        """The accounts after a failure, which must not hide why, and what comes next."""
+        log.info("%s", store.retries.outlook() if store else NO_CHECKPOINT)
         if self.do_xcom_push and hook.report is not None:
             try:
                 ti.xcom_push(key="return_value", value=hook.report.to_dict())
@@ -205,9 +214,9 @@ class DeliveryOperator(BaseOperator):
         report = ensure_entries(hook, self.source(hook), attributes, sent_at=sent_at, **bounds)
         self.log.info("%d entries ensured, %d refused", report.delivered, report.rejected)
 
-    def _fingerprint(self) -> str:
+    def _fingerprint(self, task: list[str]) -> str:
         """Changes whenever the settled rows of an earlier try would not mean the same any more."""
-        decisive = [self.conn_id, self.query(), self.delivery_options["on_missing_entry"]]
+        decisive = [task, self.conn_id, self.query(), self.delivery_options["on_missing_entry"]]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -235,7 +244,10 @@ def configured(option: str) -> str | None:
 
 def task_name(ti: Any) -> str:
     """A path that names the task instance, the same for all its tries."""
-    parts = [ti.dag_id, ti.run_id, ti.task_id]
-    if ti.map_index is not None and ti.map_index >= 0:
-        parts.append(str(ti.map_index))
-    return "/".join(re.sub(r"[^\w.\-]", "_", part) for part in parts)
+    return "/".join(map(safe_name, task_key(ti)))
+
+
+def task_key(ti: Any) -> list[str]:
+    """What tells the task instance from all others, the same for all its tries."""
+    key = [ti.dag_id, ti.run_id, ti.task_id]
+    return [*key, str(ti.map_index)] if ti.map_index is not None and ti.map_index >= 0 else key

@@ -98,7 +98,8 @@ class SendEventsOperator(DeliveryOperator):
 
     :param events: dictionaries with the fields of `Event`, or an XComArg or template that gives them; or the path or
         URI of a `.jsonl` file, such as that of the rejected events of an earlier delivery. None: nothing.
-    :param mapping: with one, `events` are plain rows, and it says which column is what (templated).
+    :param mapping: with one, `events` are plain rows, and it says which column is what (templated). Of a file of
+        rejected events it makes those rows events that never were; without it, the mapping they were rejected under.
 
     For the other parameters see `DeliveryOperator`.
     """
@@ -125,7 +126,7 @@ class SendEventsOperator(DeliveryOperator):
         from airflow_provider_events.sources.records import EventRecords
 
         if isinstance(self._events, str) and is_lines_uri(self._events):
-            return LineRecords(self._events, hook.conn_type)
+            return LineRecords(self._events, hook.conn_type, self._event_mapping())
         return EventRecords(listed(self._events, "events"), self._event_mapping())
 
     def query(self) -> Any:

@@ -105,10 +105,12 @@ class RowMapper:
     :ivar identity: key and position of each id.
     :ivar properties: name and position of each property.
     :ivar zone: of times that come without one.
+    :ivar text: the mapping as JSON.
     """
 
     def __init__(self, mapping: EventMapping, columns: Sequence[str]) -> None:
         self.mapping = mapping
+        self.text = mapping.model_dump_json(exclude_defaults=True)
         self.zone: tzinfo | None = ZoneInfo(mapping.timezone) if mapping.timezone else None
         at = {column: position for position, column in enumerate(columns)}
         if len(at) < len(columns):

@@ -22,7 +22,7 @@ from airflow_provider_events.values import MAX_DEPTH, kind, plain_cell
 if TYPE_CHECKING:
     from airflow_provider_events.exchange import Writer
 
-__all__ = ["EventRecords", "SqlRecords", "in_chunks"]
+__all__ = ["EventRecords", "Mappers", "SqlRecords", "in_chunks"]
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class EventRecords:
         """All of them, in chunks of 500."""
         values = self._events if isinstance(self._events, list | tuple) else map(_safely_taken, self._events)
         numbered = enumerate(values, start=first_row)
-        record = _Mappers(self._mapping).record if self._mapping else _event_record
+        record = Mappers(self._mapping).record if self._mapping else _event_record
         return in_chunks(record(row, value) for row, value in numbered)
 
 
@@ -222,11 +222,11 @@ def _event_record(row: int, value: Event | Mapping[str, Any]) -> Record:
 def _record(row: int, mapper: RowMapper, values: Sequence[Any], columns: Sequence[str]) -> Record:
     data = dict(zip(columns, values, strict=True))
     try:
-        return Record(row, mapper.event(values), data)
+        return Record(row, mapper.event(values), data, None, mapper.text)
     except InvalidEvent as fault:
-        return Record(row, None, data, fault)
+        return Record(row, None, data, fault, mapper.text)
     except Exception as error:
-        return Record(row, None, data, _unreadable(error))
+        return Record(row, None, data, _unreadable(error), mapper.text)
 
 
 def _unreadable(error: Exception) -> InvalidEvent:
@@ -234,14 +234,24 @@ def _unreadable(error: Exception) -> InvalidEvent:
     return InvalidEvent("event", f"holds a value that cannot be read ({type(error).__name__})")
 
 
-class _Mappers:
-    """One mapper for each set of columns; dictionaries need not all have the same."""
+class Mappers:
+    """One mapper for each set of columns; dictionaries need not all have the same.
 
-    def __init__(self, mapping: EventMapping) -> None:
+    :param strict: a first row that lacks a column is an error, not a rejection.
+    :ivar text: the mapping as JSON.
+    """
+
+    def __init__(self, mapping: EventMapping, strict: bool = True) -> None:
         self._mapping = mapping
+        self._strict = strict
+        self.text = mapping.model_dump_json(exclude_defaults=True)
         self._bound: dict[tuple[str, ...], RowMapper] = {}
 
     def record(self, row: int, data: Any) -> Record:
+        """The record of one row.
+
+        :raises MappingError: the first row lacks a column of the mapping, or its times lack a zone.
+        """
         if not isinstance(data, Mapping):
             words = f"has to be a mapping of columns, not {kind(data)}{nested_hint(data)}"
             return Record(row, None, None, InvalidEvent("row", words))
@@ -255,9 +265,9 @@ class _Mappers:
                 mapper = self._mapping.bind(columns)
                 mapper.check_times([values])
             except MappingError as error:
-                if not self._bound:
+                if self._strict and not self._bound:
                     raise
-                return Record(row, None, data, InvalidEvent("row", str(error)))
+                return Record(row, None, data, InvalidEvent("row", str(error)), self.text)
             if len(self._bound) < CHUNK_SIZE:
                 self._bound[columns] = mapper
         return _record(row, mapper, values, columns)

@@ -26,7 +26,8 @@ class SqlToEventsOperator(DeliveryOperator):
     :param mapping: which column is what; see `EventMapping` (templated).
     :param parameters: bound to the query by the driver (templated), e.g. the ends of the data interval.
     :param key_column: unique, never NULL: the rows are read in its order, page by page, instead of by one cursor that
-        stays open for the whole delivery (templated).
+        stays open for the whole delivery (templated). While the task is unfinished its checkpoint shows some of the
+        column's values to whoever may see the task's state: take one that names no customer.
     :param sql_hook_params: passed to the database's hook.
 
     For the other parameters see `DeliveryOperator`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count, islice
@@ -113,7 +114,8 @@ def test_what_is_no_event_keeps_its_row_and_the_reason(given: Any, field: str, d
 def test_rows_become_events_by_the_mapping_and_keep_their_columns() -> None:
     row = {"user_email": "ada@example.com", "total": 39.8}
     [record] = flat(of_events([row], MAPPING))
-    assert record == Record(1, Event("purchase", {"email": "ada@example.com"}, None, {"total": 39.8}), row)
+    assert record[:4] == Record(1, Event("purchase", {"email": "ada@example.com"}, None, {"total": 39.8}), row)[:4]
+    assert EventMapping.of(json.loads(record.mapping or "")) == EventMapping.of(MAPPING)
 
 
 def test_rows_need_not_all_have_the_same_columns() -> None:

@@ -9,6 +9,8 @@ import logging
 import subprocess
 import sys
 import time
+import zlib
+from base64 import b64encode
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_events.delivery.lookups import Search
+from airflow_provider_events.exceptions import SourceError
 from airflow_provider_events.sandbox import Sandbox
 from airflow_provider_events.triggers.entry import EntryTrigger
 from airflow_provider_events.triggers.waiting_list import WaitingList, pack, unpack
@@ -278,3 +281,45 @@ def test_what_is_slow_to_import_is_imported_off_the_loop(vendors: Sandbox) -> No
     assert last == "fired found"
     slow = ("aiohttp", "httptools", "airflow_provider_events.delivery")
     assert not [name for name in imported if name.startswith(slow)]
+
+
+NO_LISTS = ["{}", '"x"', "[1]", "[{}]", '[{"a": 1.5}]', "[" * 100_000]
+BOMB = b64encode(zlib.compress(bytes(2**29), 9)).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        BOMB[:1000],
+        "",
+        "{}",
+        "é",
+        b64encode(b"x").decode(),
+        *(
+            b64encode(zlib.compress(json.dumps(value).encode())).decode()
+            for value in ({}, "x", [1], [{}], [{"a": 1.5}])
+        ),
+        b64encode(zlib.compress(b"[" * 100_000)).decode(),
+    ],
+    ids=range(12),
+)
+def test_a_hostile_list_is_refused_in_words_and_within_bounds(text: str) -> None:
+    """Half a gigabyte of zeros is half a megabyte when it is compressed."""
+    with pytest.raises(SourceError, match="the list of identities to wait for is damaged"):
+        unpack(text)
+
+
+def test_the_files_of_a_list_are_for_their_owner_alone_and_no_link_is_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "list").mkdir(0o700)
+    for name in ("identities", "progress.json"):
+        (tmp_path / "list" / name).symlink_to(victim)
+    kept = WaitingList(str(tmp_path / "list"))
+    kept.write(pack([{"email": "a@example.com"}]))
+    kept.save({"total": 1})
+    assert victim.read_text() == "precious"
+    for name in ("identities", "progress.json"):
+        assert (tmp_path / "list" / name).lstat().st_mode & 0o7777 == 0o600
+        assert not (tmp_path / "list" / name).is_symlink()
