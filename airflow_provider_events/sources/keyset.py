@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -32,7 +32,7 @@ from airflow_provider_events.sources.mysql import MySqlCursor
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-__all__ = ["STYLES", "Keyset", "Style", "comparable", "key_pages"]
+__all__ = ["STYLES", "Keyset", "Style", "comparable", "key_pages", "style_of"]
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,10 @@ class Keyset:
         top, tail = self._limit(limit)
         return self._statement(f"SELECT {top}*", f" ORDER BY {self._column}{tail}", {">": after})
 
+    def how_many(self, after: Any | None) -> tuple[str, Bound]:
+        """A statement for the number of rows; of those behind `after` if that is not None."""
+        return self._statement("SELECT COUNT(*)", "", {">": after})
+
     def counts(self, comparisons: Mapping[str, Any | None], limit: int) -> tuple[str, Bound]:
         """A statement for the keys that compare so, in order, and how often each is there; `limit` at most."""
         top, tail = self._limit(limit)
@@ -159,9 +163,11 @@ def key_pages(
     key_column: str,
     after: Any | None,
     size: int,
+    on_count: Callable[[int], None] | None = None,
 ) -> Generator[RowChunk, None, None]:
     """Read page after page of at most `size` rows; the first page comes even when it is empty.
 
+    :param on_count: takes the number of rows behind `after`, before the first page; default: they are not counted.
     :raises KeyColumnError: the key column is missing, holds a NULL or a value twice, or its values cannot be compared.
     :raises SourceError: the driver failed.
     """
@@ -180,7 +186,7 @@ def key_pages(
             with suppress(Exception):
                 connection.rollback()
 
-        dialect, style = hook.dialect_name, _style(connection, hook)
+        dialect, style = hook.dialect_name, style_of(connection, hook)
         with executed(access, connection, *Keyset(sql, parameters, "", dialect, style).columns_only()) as cursor:
             columns = columns_of(cursor)
             fetch(cursor, None)
@@ -199,6 +205,8 @@ def key_pages(
         keyset = Keyset(sql, parameters, columns[position], dialect, style)
         if run(keyset.any_null())[1]:
             raise KeyColumnError(f"key_column {key_column!r} holds NULL, which no page would find. {REMEDY}")
+        if on_count:
+            on_count(run(keyset.how_many(after))[1][0][0])
         end()
 
         def page() -> tuple[list[tuple[Any, ...]], list[Any], bool]:
@@ -285,7 +293,7 @@ def _inexact(key_column: str) -> KeyColumnError:
     )
 
 
-def _style(connection: Any, hook: DbApiHook) -> Style:
+def style_of(connection: Any, hook: DbApiHook) -> Style:
     """The style that the driver's module declares (PEP 249), else the one of the hook's placeholder."""
     package = type(connection).__module__
     while package:

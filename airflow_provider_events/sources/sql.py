@@ -26,7 +26,7 @@ from airflow_provider_events.sources.cursors import (
     row_count,
     streaming,
 )
-from airflow_provider_events.sources.keyset import key_pages
+from airflow_provider_events.sources.keyset import Keyset, key_pages, style_of
 from airflow_provider_events.values import kind
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ __all__ = ["RowChunk", "SqlSource"]
 class SqlSource:
     """One query over one hook. Nothing is opened before the first chunk is asked for.
 
-    `total` is the number of rows once the driver has told; few do, and never for a `key_column`.
+    `total` is the number of rows once it is known: with `count_rows`, or where the driver tells; few do.
 
     :param hook: any `DbApiHook`.
     :param sql: one SELECT, Jinja rendered; a final `;` and comments do no harm. With `key_column` it becomes
@@ -49,6 +49,8 @@ class SqlSource:
         keyset pagination, whose only state is the last key. An index on the column keeps a page cheap. Each page is
         checked by one more query: only the database knows how it compares.
     :param chunk_size: rows in a chunk, default 1000.
+    :param count_rows: whether the database counts the rows before the first one is read, by one more query; default
+        False. The query becomes a subquery then, too.
     :raises ConfigurationError: `sql` is empty, `parameters` are neither, or `chunk_size` is below 1.
     """
 
@@ -60,6 +62,7 @@ class SqlSource:
         *,
         key_column: str | None = None,
         chunk_size: int = 1000,
+        count_rows: bool = False,
     ) -> None:
         if chunk_size < 1:
             raise ConfigurationError(f"chunk_size has to be at least 1, not {chunk_size}.")
@@ -70,6 +73,7 @@ class SqlSource:
         self._parameters = _bound(parameters)
         self._key_column = key_column
         self._chunk_size = chunk_size
+        self._count_rows = count_rows
         self.total: int | None = None
 
     @property
@@ -101,7 +105,7 @@ class SqlSource:
         :raises SourceError: while reading: the database failed. No message holds a parameter or a value.
         """
         if self._key_column is not None:
-            return _numbered(self._key_chunks(self._key_column, after), first_row)
+            return _numbered(self._key_chunks(self._key_column, after, first_row), first_row)
         if after is not None:
             raise ConfigurationError("after needs a key_column.")
         return _numbered(self._cursor_chunks(), first_row)
@@ -110,7 +114,10 @@ class SqlSource:
     def _access(self) -> Access:
         return streaming(self._hook) if self._key_column is None else paging(self._hook)
 
-    def _key_chunks(self, key_column: str, after: Any | None) -> Generator[RowChunk, None, None]:
+    def _key_chunks(self, key_column: str, after: Any | None, first_row: int) -> Generator[RowChunk, None, None]:
+        def keep(count: int) -> None:
+            self.total = first_row - 1 + count
+
         pages = key_pages(
             self._hook,
             self._access,
@@ -119,6 +126,7 @@ class SqlSource:
             key_column=key_column,
             after=after,
             size=self._chunk_size,
+            on_count=keep if self._count_rows else None,
         )
         with closing(pages):
             first = next(pages)
@@ -127,17 +135,24 @@ class SqlSource:
             yield from pages
 
     def _cursor_chunks(self) -> Generator[RowChunk, None, None]:
-        with (
-            connected(self._access, self._sql) as connection,
-            executed(self._access, connection, self._sql, self._parameters) as cursor,
-        ):
-            self._send_lineage(cursor)
-            self.total = row_count(cursor)
-            rows = fetch(cursor, self._chunk_size)
-            columns = columns_of(cursor)
-            yield RowChunk(columns, rows)
-            while rows := fetch(cursor, self._chunk_size):
+        with connected(self._access, self._sql) as connection:
+            counted = self._counted(connection) if self._count_rows else None
+            with executed(self._access, connection, self._sql, self._parameters) as cursor:
+                self._send_lineage(cursor)
+                self.total = row_count(cursor) if counted is None else counted
+                rows = fetch(cursor, self._chunk_size)
+                columns = columns_of(cursor)
                 yield RowChunk(columns, rows)
+                while rows := fetch(cursor, self._chunk_size):
+                    yield RowChunk(columns, rows)
+
+    def _counted(self, connection: Any) -> int:
+        style = style_of(connection, self._hook)
+        statement = Keyset(self._sql, self._parameters, "", self._hook.dialect_name, style).how_many(None)
+        with executed(self._access, connection, *statement) as cursor:
+            count: int = fetch(cursor, 2)[0][0]
+            fetch(cursor, 1)  # an unbuffered cursor of MySQL's is free once it was read to its end
+        return count
 
     def _send_lineage(self, cursor: Any = None) -> None:
         """Tell Airflow's lineage of the query; reading through `get_conn` bypasses it. No parameters."""

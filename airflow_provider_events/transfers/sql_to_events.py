@@ -28,6 +28,8 @@ class SqlToEventsOperator(DeliveryOperator):
     :param key_column: unique, never NULL: the rows are read in its order, page by page, instead of by one cursor that
         stays open for the whole delivery (templated). While the task is unfinished its checkpoint shows some of the
         column's values to whoever may see the task's state: take one that names no customer.
+    :param count_rows: whether the database counts the rows first, by one more query, so that the log and the task's
+        progress say "N of M" and the time that is left; default False.
     :param sql_hook_params: passed to the database's hook.
 
     For the other parameters see `DeliveryOperator`.
@@ -52,6 +54,7 @@ class SqlToEventsOperator(DeliveryOperator):
         mapping: EventMapping | Mapping[str, Any],
         parameters: Mapping[str, Any] | Sequence[Any] | None = None,
         key_column: str | None = None,
+        count_rows: bool = False,
         sql_hook_params: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -63,6 +66,7 @@ class SqlToEventsOperator(DeliveryOperator):
             self.event_mapping()
         self.parameters = parameters
         self.key_column = key_column
+        self.count_rows = count_rows
         self.sql_hook_params = sql_hook_params
 
     def event_mapping(self) -> EventMapping:
@@ -84,7 +88,7 @@ class SqlToEventsOperator(DeliveryOperator):
             raise ConfigurationError(
                 f"sql_conn_id {self.sql_conn_id!r}: {type(database).__name__} is no database hook (DbApiHook)"
             )
-        source = SqlSource(database, self.sql, self.parameters, key_column=self.key_column)
+        source = SqlSource(database, self.sql, self.parameters, key_column=self.key_column, count_rows=self.count_rows)
         self.log.info("reading by %s", source.strategy)
         return SqlRecords(source, self.event_mapping(), self.key_column)
 

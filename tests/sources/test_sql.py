@@ -364,3 +364,31 @@ def test_a_bound_with_an_offset_beside_local_times_is_a_warning(
         assert f"parameters {named} are times with an offset" in warning
         assert "2026" not in warning
         assert "in_timezone('Europe/Bucharest')" in warning
+
+
+@pytest.mark.parametrize("key_column", [None, "id"])
+def test_rows_are_counted_first_where_that_is_asked_for(shop: Database, key_column: str | None) -> None:
+    sql = shop.named("SELECT id, title FROM orders WHERE id > :low -- ten", "low")
+    source = SqlSource(shop.hook, sql, {"low": 1}, key_column=key_column, chunk_size=3, count_rows=True)
+    assert source.total is None
+
+    chunks = source.chunks()
+    first = next(chunks)
+
+    assert source.total == 10
+    assert sorted(row for chunk in (first, *chunks) for row in chunk.rows) == ORDERS[1:]
+
+
+def test_rows_before_a_key_that_is_gone_on_from_count_as_well(shop: Database) -> None:
+    source = SqlSource(shop.hook, ALL_ORDERS, key_column="id", count_rows=True)
+
+    assert read(source, after=4, first_row=5) == ORDERS[4:]
+    assert source.total == len(ORDERS)
+
+
+@pytest.mark.parametrize("key_column", [None, "id"])
+def test_no_rows_are_counted_as_none(shop: Database, key_column: str | None) -> None:
+    source = SqlSource(shop.hook, "SELECT * FROM orders WHERE id > 99", key_column=key_column, count_rows=True)
+
+    assert read(source) == []
+    assert source.total == 0

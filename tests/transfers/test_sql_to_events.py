@@ -179,6 +179,25 @@ def test_what_no_retry_reads_fails_at_once_in_words(
     assert words in said
 
 
+@pytest.mark.parametrize("count_rows", [True, False])
+def test_the_delivery_knows_how_many_rows_there_are_where_they_are_counted(shop: Any, count_rows: bool) -> None:
+    task = SqlToEventsOperator(
+        task_id="sync",
+        sql="select * from orders",
+        sql_conn_id="shop",
+        conn_id="x",
+        key_column="order_id",
+        count_rows=count_rows,
+        mapping={**MAPPING, "identity": {"registered": "email"}},
+    )
+    hook: Any = None  # rows are read before there is a vendor
+    source: Any = task.source(hook)
+
+    next(iter(source.records()))
+
+    assert source.total == (ORDERS if count_rows else None)
+
+
 def test_a_mapping_is_checked_at_dag_parse() -> None:
     with pytest.raises(MappingError, match="exactly one of name"):
         SqlToEventsOperator(
