@@ -17,7 +17,6 @@ from airflow_provider_events.values import filled, kind
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context, XComArg
     from airflow_provider_events.delivery.job import Codec
-    from airflow_provider_events.delivery.options import Ordering
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.events import Event
     from airflow_provider_events.hooks.base import EventsHook
@@ -38,7 +37,6 @@ class UpsertEntryOperator(DeliveryOperator):
         one. `timestamp` says when the attributes were so; Bloomreach lets no older upsert overwrite a newer one.
     :param mapping: with one, `entries` are plain rows: `{"identity": {key: column}, "attributes": [column, …] |
         {attribute: column} | None, "timestamp": column, "timezone": …, "nulls": …}`, as in `EventMapping` (templated).
-    :param ordering: by default `"identity"`: of several entries of one customer the last one wins, as it is sent last.
 
     For the other parameters see `DeliveryOperator`.
     """
@@ -55,10 +53,9 @@ class UpsertEntryOperator(DeliveryOperator):
         attributes: Mapping[str, Any] | None = None,
         entries: Collection[Mapping[str, Any]] | str | None = None,
         mapping: Mapping[str, Any] | None = None,
-        ordering: Ordering = "identity",
         **kwargs: Any,
     ) -> None:
-        super().__init__(ordering=ordering, **kwargs)
+        super().__init__(**kwargs)
         if (identity is None) == (entries is None):
             raise ConfigurationError("UpsertEntryOperator: give exactly one of identity and entries")
         if entries is not None and attributes is not None:

@@ -10,7 +10,6 @@ from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
 
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.job import Codec
-    from airflow_provider_events.delivery.options import Ordering
     from airflow_provider_events.hooks.base import EventsHook
     from airflow_provider_events.sources.mapping import EventMapping
 
@@ -21,15 +20,11 @@ class SqlToEntriesOperator(SqlToEventsOperator):
     """Creates or updates the entry of each row's customer: Vibetrace, WebEngage, Bloomreach.
 
     :param mapping: which column is what, as in `UpsertEntryOperator`.
-    :param ordering: by default `"identity"`: of several rows of one customer the last one wins, as it is sent last.
 
     For the other parameters see `SqlToEventsOperator`.
     """
 
     mapping: Mapping[str, Any]
-
-    def __init__(self, *, ordering: Ordering = "identity", **kwargs: Any) -> None:
-        super().__init__(ordering=ordering, **kwargs)
 
     def event_mapping(self) -> EventMapping:
         """The mapping of rows to entries, as the event's that carries them."""

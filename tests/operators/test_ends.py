@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
 import socket
 import sqlite3
@@ -23,10 +22,9 @@ from airflow_provider_events._compat import AirflowTaskTimeout
 from airflow_provider_events.delivery import job
 from airflow_provider_events.exceptions import DeliveryInterrupted, EventsError, SourceError
 from airflow_provider_events.hooks.base import EventsHook
-from airflow_provider_events.operators.entries import FilterByEntryOperator, UpsertEntryOperator
+from airflow_provider_events.operators.entries import FilterByEntryOperator
 from airflow_provider_events.operators.events import SendEventOperator, SendEventsOperator
 from airflow_provider_events.sources.records import EventRecords
-from tests.conftest import IDENTITY_KEYS
 from tests.delivery.harness import odd_server
 
 pytestmark = pytest.mark.airflow
@@ -262,32 +260,3 @@ def test_a_thread_that_hangs_holds_up_no_end(connections: Any, monkeypatch: pyte
 def test_records_of_a_source_that_fails_at_once_are_none(connections: Any) -> None:
     with pytest.raises(RuntimeError):
         list(EventRecords(broken(0, RuntimeError("no"))).records())
-
-
-# -- one customer more than once ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fault", ["delay", "status", "lost"])
-@pytest.mark.parametrize("vendor", ["vibetrace", "webengage", "bloomreach"])
-def test_of_several_rows_of_one_customer_the_last_one_is_stored_last(vendor: str, fault: Any, connections: Any) -> None:
-    options: dict[str, Any] = {"delay": {"seconds": 0.4}, "status": {"status": 503}, "lost": {}}[fault]
-    connections.fault(fault, vendor=vendor, times=1, **options)
-    who = {IDENTITY_KEYS[vendor]: "customer1@example.com"}
-    others = [
-        {"identity": {IDENTITY_KEYS[vendor]: f"customer{n}@example.com"}, "attributes": {"n": 0}} for n in range(2, 9)
-    ]
-    entries = [{"identity": who, "attributes": {"n": n}} for n in range(1, 4)]
-    operator = UpsertEntryOperator(
-        task_id="t", conn_id=f"{vendor}_default", entries=[entries[0], *others, *entries[1:]], batch_size=1
-    )
-    given = context()
-    assert operator.execute(given)["delivered"] == 10
-    sent = [
-        int(found[1])
-        for seen in connections.requests(vendor)
-        if seen.status
-        and "customer1@example.com" in f"{seen.path} {seen.body}"
-        and (found := re.search(r'"n": ?(\d)', f"{seen.body}"))
-    ]
-    assert sent == sorted(sent)
-    assert sent[-1] == 3
