@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import logging
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_events.exceptions import DeliveryError, EventsError
+from airflow_provider_events.exceptions import ConfigurationError, EventsError
+from airflow_provider_events.shown import TEXT_LENGTH, shown
+
+if TYPE_CHECKING:
+    from airflow_provider_events._compat import Connection
 
 __all__ = ["add_command"]
 
@@ -33,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         with redirect_stdout(sys.stderr):  # where Airflow logs to the standard output, which is the report's here
-            hook = EventsHook.for_connection(arguments.conn_id)
+            hook = asyncio.run(EventsHook.afor_connection(arguments.conn_id, _connection(arguments.conn_id)))
             report = hook.deliver_source(
                 LineRecords(arguments.file, hook.conn_type),
                 rejected_path=arguments.rejected_path,
@@ -42,11 +48,32 @@ def run(arguments: argparse.Namespace) -> int:
             )
     except EventsError as error:
         print(error, file=sys.stderr)
-        if isinstance(error, DeliveryError) and error.report is not None:
+        if error.report is not None:
             print(json.dumps(error.report.to_dict(), indent=2))
+        return 1
+    except Exception as error:  # Airflow's own, of its database and its secrets backends
+        print(f"{type(error).__name__}: {shown(str(error), TEXT_LENGTH)}", file=sys.stderr)
         return 1
     print(json.dumps(report.to_dict(), indent=2))
     return 0
+
+
+def _connection(conn_id: str) -> Connection:
+    """As `airflow connections get` finds it: outside a task Airflow 3's hooks do not see those in its database.
+
+    :raises ConfigurationError: it is nowhere.
+    """
+    from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]  # of Airflow itself
+    from airflow.models.connection import Connection
+
+    try:
+        found: Any = Connection.get_connection_from_secrets(conn_id)
+    except AirflowNotFoundException:
+        raise ConfigurationError(
+            f"connection {conn_id!r} is not there: neither in the environment, nor in a secrets backend, nor in "
+            "Airflow's database (`airflow connections list` shows those in the database)"
+        ) from None
+    return cast("Connection", found)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -88,9 +88,12 @@ class EventsHook(BaseHook):
 
     @classmethod
     @final
-    async def afor_connection(cls, conn_id: str) -> EventsHook:
-        """`for_connection` for code that runs on an event loop, with the vendor ready to use."""
-        connection = await get_async_connection(conn_id)
+    async def afor_connection(cls, conn_id: str, connection: Connection | None = None) -> EventsHook:
+        """`for_connection` for code that runs on an event loop, with the vendor ready to use.
+
+        :param connection: where it has been read already.
+        """
+        connection = connection or await get_async_connection(conn_id)
         hook = _hook_class(conn_id, connection.conn_type)(conn_id)
         await hook.prepare(connection)
         return hook

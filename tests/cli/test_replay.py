@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,58 @@ def test_the_command_as_a_process(connections: Any, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     printed = f"\n{done.stdout}"  # below the log, on some versions of Airflow
     assert json.loads(printed[printed.index("\n{") :])["delivered"] == 7
+
+
+@pytest.fixture
+def stored(airflow_database: None, connections: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The id of a connection that lives in Airflow's database alone."""
+    from airflow.models.connection import Connection
+    from airflow.utils.session import create_session
+
+    given = connections.connection("vibetrace")
+    extra = json.dumps(given.pop("extra", {}))
+    with create_session() as session:
+        session.add(Connection(conn_id="stored_alone", **given, extra=extra))
+    yield "stored_alone"
+    with create_session() as session:
+        session.query(Connection).filter_by(conn_id="stored_alone").delete()
+
+
+@pytest.mark.airflow
+def test_a_connection_in_airflows_database_is_found(stored: str, connections: Any, tmp_path: Path) -> None:
+    path = reject(connections, "vibetrace", tmp_path)
+    connections.add_entries("vibetrace", [{"email": email} for email in LATE])
+    command = [sys.executable, "-m", "airflow_provider_events", "replay", str(path), "--conn-id", stored]
+    done = subprocess.run([*command, "--max-rejected", "1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads(report_in(done.stdout))["delivered"] == 7
+
+
+@pytest.mark.airflow
+@pytest.mark.parametrize(
+    ("file", "conn_id", "words"),
+    [
+        ("here.jsonl", "nowhere", "connection 'nowhere' is not there"),
+        ("here.jsonl", "of_another_type", "has the type 'http'"),
+        ("nowhere.jsonl", "vibetrace_default", "cannot read"),
+        ("s9://bucket/nowhere.jsonl", "vibetrace_default", "s9"),
+    ],
+)
+def test_the_command_ends_in_words(
+    file: str,
+    conn_id: str,
+    words: str,
+    airflow_database: None,
+    connections: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_OF_ANOTHER_TYPE", json.dumps({"conn_type": "http", "host": "example.com"}))
+    (tmp_path / "here.jsonl").write_text("")
+    path = file if "://" in file else str(tmp_path / file)
+    assert main(["replay", path, "--conn-id", conn_id]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said

@@ -298,7 +298,7 @@ BOMB = b64encode(zlib.compress(bytes(2**29), 9)).decode()
         b64encode(b"x").decode(),
         *(
             b64encode(zlib.compress(json.dumps(value).encode())).decode()
-            for value in ({}, "x", [1], [{}], [{"a": 1.5}])
+            for value in list[Any](({}, "x", [1], [{}], [{"a": 1.5}]))
         ),
         b64encode(zlib.compress(b"[" * 100_000)).decode(),
     ],
