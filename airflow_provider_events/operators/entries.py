@@ -52,7 +52,7 @@ class UpsertEntryOperator(DeliveryOperator):
         identity: Mapping[str, str | int] | None = None,
         attributes: Mapping[str, Any] | None = None,
         entries: Collection[Mapping[str, Any]] | str | None = None,
-        mapping: Mapping[str, Any] | None = None,
+        mapping: Mapping[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -89,7 +89,7 @@ class UpsertEntryOperator(DeliveryOperator):
         return None if self.mapping is None else entry_mapping(self.mapping)
 
 
-def entry_mapping(mapping: Mapping[str, Any]) -> EventMapping:
+def entry_mapping(mapping: object) -> EventMapping:
     """The mapping of rows to entries, as the event's that carries them.
 
     :raises MappingError: it is no such mapping.
@@ -183,7 +183,7 @@ class FilterByEntryOperator(BaseOperator):
         *,
         conn_id: str,
         events: Collection[Event | Mapping[str, Any]] | XComArg | str,
-        mapping: EventMapping | Mapping[str, Any] | None = None,
+        mapping: EventMapping | Mapping[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -111,7 +111,7 @@ class SendEventsOperator(DeliveryOperator):
         self,
         *,
         events: Collection[Event | Mapping[str, Any]] | XComArg | str | None = None,
-        mapping: EventMapping | Mapping[str, Any] | None = None,
+        mapping: EventMapping | Mapping[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

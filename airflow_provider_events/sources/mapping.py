@@ -49,7 +49,7 @@ class EventMapping(BaseModel):
     nulls: Literal["drop", "send", "fail"] = "drop"
 
     @classmethod
-    def of(cls, value: EventMapping | Mapping[str, Any]) -> EventMapping:
+    def of(cls, value: object) -> EventMapping:
         """The mapping that `value` describes."""
         if isinstance(value, EventMapping):
             return value

@@ -51,7 +51,7 @@ class SqlToEventsOperator(DeliveryOperator):
         *,
         sql: str,
         sql_conn_id: str,
-        mapping: EventMapping | Mapping[str, Any],
+        mapping: EventMapping | Mapping[str, Any] | str,
         parameters: Mapping[str, Any] | Sequence[Any] | None = None,
         key_column: str | None = None,
         count_rows: bool = False,

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import airflow
 import pytest
 
+from airflow_provider_events.hooks.base import EventsHook
 from airflow_provider_events.sandbox import Sandbox
 from example_dags.demo_support.shop import fill_shop, known_emails, read_orders
 from tests.example_dags.conftest import FOLDER, RunExample, load
@@ -31,6 +32,7 @@ FILES = {
     "bloomreach_events": "bloomreach_events.py",
     "hourly_event_sync": "hourly_event_sync.py",
     "events_demo": "demo.py",
+    "replay_rejected_events": "replay_rejected_events.py",
     "events_retry_policy": "retry_policy.py",
     "events_shared_quota": "shared_quota.py",
     "entries_wait_then_track": "entries_wait_then_track.py",
@@ -260,3 +262,32 @@ def test_hourly_sync_is_set_up_for_catching_up(airflow_database: None) -> None:
     assert dag.max_active_runs == 1
     assert task.retries == 3
     assert "{{" not in task.sql  # the window is bound by the driver
+
+
+def test_rejected_rows_are_replayed_from_the_ui(
+    events_sandbox: Sandbox, shop: Path, run_example: RunExample, tmp_path: Path
+) -> None:
+    """Rows that never became an event, corrected in their file, and sent by a DAG run that names it."""
+    hook = EventsHook.for_connection("bloomreach_default")
+    rows = [{"who": f"customer{n}", "amount": n} for n in range(5)] + [{"who": None, "amount": 5}]
+    mapping = {"name": "paid", "identity": {"registered": "who"}}
+    report = hook.deliver(rows, mapping=mapping, rejected_path=str(tmp_path), max_rejected=1)
+    assert (report.delivered, report.rejected) == (5, 1)
+    path = Path(str(report.rejected_path).removeprefix("file://"))
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert line["event"] is None
+    line["data"]["who"] = "customer5"
+    corrected = tmp_path / "corrected.jsonl"
+    corrected.write_text(json.dumps(line) + "\n")
+
+    conf = {"file": str(corrected)}
+    rehearsed = run_example(
+        "replay_rejected_events", source("replay_rejected_events"), run_conf={**conf, "dry_run": True}
+    )
+    assert rehearsed.returned["send_again"]["unsent"] == 1
+    assert len(events_sandbox.events("bloomreach")) == 5
+    again = run_example("replay_rejected_events", source("replay_rejected_events"), run_conf=conf)
+    assert again.returned["send_again"]["delivered"] == 1
+    mended = {**mapping, "name": "refunded"}
+    run_example("replay_rejected_events", source("replay_rejected_events"), run_conf={**conf, "mapping": mended})
+    assert [event.wire["event_type"] for event in events_sandbox.events("bloomreach")][5:] == ["paid", "refunded"]
