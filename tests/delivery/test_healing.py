@@ -98,9 +98,15 @@ def test_a_pause_that_the_vendor_asks_for_is_kept(
 
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_a_bad_day_heals(vendor: str, connections: Any) -> None:
-    """Faults of many kinds at once, all before the vendor took anything."""
-    for number, options in enumerate(BEFORE.values()):
-        connections.fault(vendor=vendor, probability=0.04, times=2, seed=number, **options)
+    """Faults of many kinds at once, all before the vendor took anything.
+
+    Two successes in an unknown form in all: a third one for the same request would end the delivery.
+    """
+    unknown = ("200 as a web page", "empty 200", "empty 204", "wrong type", "a huge answer")
+    for number, (name, options) in enumerate(BEFORE.items()):
+        if name not in unknown[2:]:
+            times = 1 if name in unknown else 2
+            connections.fault(vendor=vendor, probability=0.04, times=times, seed=number, **options)
     report = delivery(vendor_at(connections, vendor), batch_size=2 if vendor in ("webengage", "bloomreach") else 1).run(
         records(events(vendor, 150))
     )
