@@ -124,10 +124,10 @@ def test_figures_are_shown_although_rejected_rows_cannot_be_written(
     assert store.data[PROGRESS_KEY]["ended"]
 
 
-def test_a_file_of_checkpoints_shows_none(paced: Any, tmp_path: Any) -> None:
+def test_files_of_checkpoints_hold_none(paced: Any, tmp_path: Any) -> None:
     report = send(checkpoint_path=str(tmp_path)).execute(context())
     assert report["delivered"] == 300
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["checkpoint.json"]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []  # and that of the checkpoint is gone
 
 
 @pytest.mark.airflow

@@ -92,7 +92,10 @@ def test_no_rendered_field_holds_a_customer(native: bool, connections: Any, run_
         rows = session.query(RenderedTaskInstanceFields).filter_by(dag_id=dag_id).all()
         shown = {row.task_id: row.rendered_fields for row in rows}
     assert len(shown) == 14
-    assert "customer" not in json.dumps(shown)
+    stored = json.dumps(shown)
+    assert "customer" not in stored
+    # Airflow masks whatever was a password before in this process, and that of the tests' databases is a common word.
+    shown = json.loads(stored.replace("***", "events"))
     assert "0740" not in json.dumps(shown)
     assert shown["direct"]["events"] == "<2 events>"
     assert shown["mapped_lazily"]["events"] == "<2 events>"
