@@ -369,6 +369,17 @@ def get_provider_info() -> dict[str, object]:
                         "example": "s3://company-airflow/event-checkpoints",
                         "default": "",
                     },
+                    "allowed_paths": {
+                        "description": (
+                            "Folders, separated by commas, in which the paths have to lie that templates give to "
+                            "rejected_path, checkpoint_path and events; local paths or URIs. Blank: templates of "
+                            "params and dag_run.conf are refused there, others are not restricted."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/var/airflow/events,s3://company-airflow/rejected-events",
+                        "default": "",
+                    },
                     "file_permissions": {
                         "description": (
                             "Who may read local files of rejected events, checkpoints and waiting lists: 0600 their "

@@ -4,7 +4,8 @@ The path is that of `rejected_path` in the delivery's report (its XCom). Correct
 the event, in one without it the row's `data`. Where the mapping was wrong, give the mended one as `mapping`, as in the
 DAG that rejected them. What is rejected again goes to a new file. Try it with `dry_run` first: it sends nothing.
 
-Whoever may trigger this DAG makes the worker read the file that is named.
+Whoever may trigger this DAG makes the worker read the file that is named: Airflow's setting `[events] allowed_paths`
+has to name the folders where it may lie, for instance that of `[events] rejected_path`.
 """
 
 from __future__ import annotations

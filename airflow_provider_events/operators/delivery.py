@@ -24,6 +24,7 @@ from airflow_provider_events.exceptions import ConfigurationError, DeliveryInter
 from airflow_provider_events.frames import final
 from airflow_provider_events.hooks.files import safe_name
 from airflow_provider_events.operators.checkpoints import ClearPolicy, check_clear_policy
+from airflow_provider_events.operators.paths import GivenPath
 from airflow_provider_events.operators.templated import boolean, is_templated, number
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ class DeliveryOperator(BaseOperator):
         super().__init__(**kwargs)
         self.conn_id = conn_id
         self.rejected_path = rejected_path
+        self._rejected_path = GivenPath("rejected_path", rejected_path)
         self.checkpoint_path = checkpoint_path
+        self._checkpoint_path = GivenPath("checkpoint_path", checkpoint_path)
         self.resume_after_clear = resume_after_clear
         self.ensure_entry = ensure_entry
         self.max_rejected = max_rejected
@@ -136,7 +139,10 @@ class DeliveryOperator(BaseOperator):
         with failing_for_good():
             self._hook = hook = EventsHook.for_connection(self.conn_id)
             store = checkpoint_store(
-                context, self.checkpoint_path or configured("checkpoint_path"), name, self.resume_after_clear
+                context,
+                self._checkpoint_path.checked(self.checkpoint_path) or configured("checkpoint_path"),
+                name,
+                self.resume_after_clear,
             )
             options = self._options()
             try:
@@ -145,7 +151,7 @@ class DeliveryOperator(BaseOperator):
                 report = hook.deliver_source(
                     self.source(hook),
                     codec=self.codec(hook),
-                    rejected_path=self.rejected_path or configured("rejected_path"),
+                    rejected_path=self._rejected_path.checked(self.rejected_path) or configured("rejected_path"),
                     rejected_name=f"{name}/try_{ti.try_number}.jsonl",
                     sent_at=run_time(context),
                     fingerprint=self._fingerprint(task_key(ti)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_events._compat import BaseOperator
 from airflow_provider_events.operators.counted import CountedField, listed
 from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, one_line, run_time
+from airflow_provider_events.operators.paths import GivenPath
 from airflow_provider_events.operators.templated import is_templated
 from airflow_provider_events.sources.mapping import EventMapping
 
@@ -116,6 +117,7 @@ class SendEventsOperator(DeliveryOperator):
     ) -> None:
         super().__init__(**kwargs)
         self._events: Any = events
+        self._path = GivenPath("events", events)
         self.mapping = mapping
         if not is_templated(mapping):
             self._event_mapping()
@@ -126,6 +128,7 @@ class SendEventsOperator(DeliveryOperator):
         from airflow_provider_events.sources.records import EventRecords
 
         if isinstance(self._events, str) and is_lines_uri(self._events):
+            self._path.checked(self._events)
             return LineRecords(self._events, hook.conn_type, self._event_mapping())
         return EventRecords(listed(self._events, "events"), self._event_mapping())
 

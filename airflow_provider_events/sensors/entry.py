@@ -27,6 +27,7 @@ from airflow_provider_events.exceptions import (
 )
 from airflow_provider_events.operators.counted import CountedField, listed
 from airflow_provider_events.operators.delivery import configured, failing_for_good, one_line, task_name
+from airflow_provider_events.operators.paths import GivenPath
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
@@ -98,6 +99,7 @@ class EntryExistsSensor(BaseSensorOperator):
         self.require = require
         self.deferrable = deferrable
         self.checkpoint_path = checkpoint_path
+        self._checkpoint_path = GivenPath("checkpoint_path", checkpoint_path)
         self._wait: Wait | None = None
 
     @one_line
@@ -250,7 +252,7 @@ class EntryExistsSensor(BaseSensorOperator):
         )
 
     def _path(self) -> str | None:
-        return self.checkpoint_path or configured("checkpoint_path")
+        return self._checkpoint_path.checked(self.checkpoint_path) or configured("checkpoint_path")
 
     def _folder(self, context: Context) -> str | None:
         """Where this try keeps its list; None for the trigger's own row."""

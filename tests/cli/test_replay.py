@@ -145,6 +145,40 @@ def test_a_value_that_json_has_not_is_not_sent_as_null(connections: Any, tmp_pat
     assert connections.events("bloomreach") == []
 
 
+def test_rows_that_never_became_an_event_come_back_with_their_mapping(
+    connections: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a person does: correct the `data` of the lines, or the mapping, and send the file again."""
+    rows = [{"user": f"c-{n}" if n % 2 else None, "customer": f"c-{n}", "n": n} for n in range(6)]
+    mapping = {"name": "order_paid", "identity": {"registered": "user"}, "properties": ["n"]}
+    report = EventsHook.for_connection("bloomreach_default").deliver(
+        rows, mapping=mapping, rejected_path=str(tmp_path), max_rejected=3
+    )
+    assert report.rejected_path is not None
+    file = Path(report.rejected_path)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0]["data"]["user"] = "c-0"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["replay", str(file), "--conn-id", "bloomreach_default", "--max-rejected", "2"]
+    assert main([*command, "--rejected-path", str(tmp_path / "again.jsonl")]) == 0
+    assert json.loads(report_in(capsys.readouterr().out))["delivered"] == 1
+    mended = tmp_path / "mapping.json"
+    mended.write_text(json.dumps({**mapping, "identity": {"registered": "customer"}}))
+    command = ["replay", str(tmp_path / "again.jsonl"), "--conn-id", "bloomreach_default", "--mapping", str(mended)]
+    assert main(command) == 0
+    assert sent_numbers(connections, "bloomreach") == list(range(6))
+
+
+@pytest.mark.parametrize("mapping", ["nowhere.json", "{", "[]", '{"name": "x"}', '{"colour": 1}', "/"])
+def test_a_wrong_mapping_is_one_line_of_words(
+    mapping: str, connections: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", "x.jsonl", "--conn-id", "bloomreach_default", "--mapping", mapping]) == 1
+    captured = capsys.readouterr()
+    assert "mapping: " in captured.err.splitlines()[-1]
+    assert "Traceback" not in captured.err
+
+
 @pytest.mark.slow  # starts Python and imports Airflow
 def test_the_command_as_a_process(connections: Any, tmp_path: Path) -> None:
     file = reject(connections, "vibetrace", tmp_path / "rejected")

@@ -265,8 +265,9 @@ def test_hourly_sync_is_set_up_for_catching_up(airflow_database: None) -> None:
 
 
 def test_rejected_rows_are_replayed_from_the_ui(
-    events_sandbox: Sandbox, shop: Path, run_example: RunExample, tmp_path: Path
+    events_sandbox: Sandbox, shop: Path, run_example: RunExample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AIRFLOW__EVENTS__ALLOWED_PATHS", str(tmp_path))
     """Rows that never became an event, corrected in their file, and sent by a DAG run that names it."""
     hook = EventsHook.for_connection("bloomreach_default")
     rows = [{"who": f"customer{n}", "amount": n} for n in range(5)] + [{"who": None, "amount": 5}]
