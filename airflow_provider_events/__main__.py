@@ -2,7 +2,7 @@
 
 import sys
 
-from airflow_provider_events.cli.replay import main
+from airflow_provider_events.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

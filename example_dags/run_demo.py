@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from airflow_provider_events.sandbox import Sandbox
+from airflow_provider_events.sandbox.shop import fill_shop, known_emails, read_orders
 from example_dags.demo_support.check import problems
-from example_dags.demo_support.shop import fill_shop, known_emails, read_orders
 
 EXAMPLE_DAGS = Path(__file__).resolve().parent
 CHECKOUT = EXAMPLE_DAGS.parent

@@ -1,15 +1,17 @@
 """Two tasks behind one quota of a vendor.
 
 A task keeps the vendor's published rate for itself and knows of no other, so two at once would ask for twice the quota.
-Two ways out; both need a pool, which is made once:
-
-    airflow pools set webengage 2 "Two at a time, each at half of WebEngage's quota"
-    airflow pools set webengage_alone 1 "One at a time, at all of it"
+Two ways out:
 
 1. **Share it out.** WebEngage publishes 500 bulks a minute. Each of two tasks takes 250 of them by
-   `requests_per_minute`, and the pool `webengage` of two slots sees to it that there is no third one at the same time.
-2. **Take turns.** In the pool `webengage_alone` of one slot, a task has the whole quota while it runs. A backlog is
-   done just as soon, but a small task may have to wait for a large one.
+   `requests_per_minute`, and `max_active_tasks` sees to it that there is no third one at the same time.
+2. **Take turns.** With `max_active_tasks=1` a task has the whole quota while it runs. A backlog is done just as soon,
+   but a small task may have to wait for a large one.
+
+Here both tasks are in one DAG. Tasks of several DAGs are counted by a pool instead, which is made once; without it they
+would wait for ever. Then give each of them `pool="webengage"`:
+
+    airflow pools set webengage 2 "Two at a time, each at half of WebEngage's quota"
 
 What both cannot know, such as another system on the same account, shows in the vendor's answers: the delivery slows
 down when `X-RateLimit-Remaining` is nearly used up, and a 429 pauses it as told.
@@ -32,11 +34,13 @@ with DAG(
     description="Orders and sign-ups to WebEngage at the same time, within one quota",
     schedule=None,
     start_date=datetime(2026, 3, 1, tzinfo=UTC),
+    max_active_tasks=SLOTS,  # of one run, and there is one run at a time
+    max_active_runs=1,
     default_args={"retries": 3},
     tags=["events", "webengage"],
     doc_md=__doc__,
 ):
-    shared: dict[str, Any] = {"pool": "webengage", "requests_per_minute": QUOTA / SLOTS}
+    shared: dict[str, Any] = {"requests_per_minute": QUOTA / SLOTS}
 
     SqlToEventsOperator(
         task_id="send_orders",

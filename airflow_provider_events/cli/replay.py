@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -95,12 +95,3 @@ def _connection(conn_id: str) -> Connection:
             "Airflow's database (`airflow connections list` shows those in the database)"
         ) from None
     return cast("Connection", found)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line of this package."""
-    parser = argparse.ArgumentParser(prog="python -m airflow_provider_events", description=__doc__)
-    add_command(parser.add_subparsers(required=True, metavar="command"))
-    parsed = parser.parse_args(arguments)
-    code: int = parsed.run(parsed)
-    return code

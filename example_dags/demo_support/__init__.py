@@ -1,1 +1,1 @@
-"""What the demo needs beside its DAG: a shop, a run in Airflow, and a check of what arrived."""
+"""What the demo needs beside its DAG: a run in Airflow, and a check of what arrived."""

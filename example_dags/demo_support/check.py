@@ -11,12 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from airflow_provider_events.sandbox import Sandbox
-from example_dags.demo_support.shop import Order
-
-SHOP_ZONE = ZoneInfo("Europe/Bucharest")
+from airflow_provider_events.sandbox.shop import SHOP_ZONE, Order
 
 
 def problems(vendor: str, report: Mapping[str, Any], orders: Iterable[Order], sandbox: Sandbox) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_events.cli.replay import main
+from airflow_provider_events.cli.main import main
 from airflow_provider_events.exceptions import TooManyRejected
 from airflow_provider_events.hooks.base import EventsHook
 from airflow_provider_events.operators.events import SendEventsOperator

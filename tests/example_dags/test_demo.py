@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_events.sandbox import Sandbox
+from airflow_provider_events.sandbox.shop import fill_shop, read_orders
 from example_dags import run_demo
 from example_dags.demo_support import check
-from example_dags.demo_support.shop import fill_shop, read_orders
 
 CHECKOUT = Path(__file__).parents[2]
 MAPPING = {
