@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "events": {"exceptions", "shown", "values"},
     "vendors": {"vendors", *WORDS},
     "delivery": {"delivery", *WORDS},
-    "cli": {"cli", "hooks", "sandbox", "sources", *WORDS},
+    "cli": {"cli", "_compat", "hooks", "sandbox", "sources", *WORDS},
     "sources": {"sources", "_compat", *WORDS},
     "hooks": {"hooks", "_compat", "delivery", "frames", "get_provider_info", "sources", "vendors", *WORDS},
     "sandbox": {"sandbox"},
