@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import orjson
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]  # it has no types
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +28,16 @@ from airflow_provider_events.hooks.files import safe_name, stored_file
 from airflow_provider_events.hooks.rejected import rejected_file
 
 AT = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_store() -> None:
+    """Airflow's object storage in memory, under `memory://`."""
+    try:
+        store: Any = import_module("airflow.sdk.io.store")
+    except ImportError:  # before Airflow 3
+        store = import_module("airflow.io.store")
+    store.attach(protocol="memory", fs=MemoryFileSystem())
 
 
 def line(row: int, data: Any = None, event: Event | None = None) -> bytes:
