@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import inspect
 import re
@@ -129,27 +130,40 @@ def test_the_keys_of_rejected_files_are_those_of_the_module() -> None:
     assert named == [name for row in rows(inspect.getdoc(sinks) or "") for name in code(row[0])]
 
 
-OTHER_PAGES = {
-    "ensure_entry",
-    "on_source_changed",
-    "resume_after_clear",
-    "checkpoint_path",
-    "conn_id",
-    "kwargs",
-    "self",
-}
-
-
 def test_the_options_and_their_defaults_are_those_of_the_operators() -> None:
-    shown = {code(row[0])[0]: row[1] for row in rows(section("delivery", "Options"))}
-    parameters = inspect.signature(DeliveryOperator).parameters
-    assert set(shown) == set(parameters) - OTHER_PAGES
-    assert set(shown) - {"rejected_path", "on_empty"} <= set(DeliveryOptions.__dataclass_fields__)
+    cells = [(code(names), default) for names, default, _ in rows(section("delivery", "Options"))]
+    shown = {name: default for names, default in cells for name in names}
+    parameters: dict[str, inspect.Parameter] = {}
+    for operator in (SqlToEventsOperator, SendEventsOperator, DeliveryOperator):
+        parameters |= inspect.signature(operator).parameters
+    assert set(shown) == set(parameters) - {"kwargs"}
     for name, default in shown.items():
-        if default.startswith("`"):
+        if default.startswith("`") and not default.startswith("`["):
             assert ast.literal_eval(code(default)[0]) == parameters[name].default, name
         else:
-            assert parameters[name].default is None, name
+            assert parameters[name].default in (None, inspect.Parameter.empty), name
+
+
+def test_the_options_that_are_marked_are_those_that_the_hook_does_not_take() -> None:
+    shown = [names for names, _, _ in rows(section("delivery", "Options"))]
+    marked = {name for names in shown if names.endswith("*") for name in code(names)}
+    taken = {*DeliveryOptions.__dataclass_fields__, "mapping", "rejected_path"}
+    assert {name for names in shown for name in code(names)} - taken == marked
+
+
+def examples() -> Iterator[Any]:
+    for file in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
+        for n, text in enumerate(re.findall(r"^```python\n(.+?)\n```$", file.read_text(), re.MULTILINE | re.DOTALL)):
+            yield pytest.param(text, id=f"{file.stem}-{n}")
+
+
+@pytest.mark.parametrize("text", list(examples()))
+def test_each_example_imports_the_classes_and_decorators_that_it_uses(text: str) -> None:
+    nodes = list(ast.walk(ast.parse(text)))
+    known = {alias.name for node in nodes if isinstance(node, ast.ImportFrom | ast.Import) for alias in node.names}
+    known |= {node.name for node in nodes if isinstance(node, ast.ClassDef)} | set(dir(builtins))
+    used = {node.id for node in nodes if isinstance(node, ast.Name) and re.fullmatch(r"([A-Z][a-z]+)+|task", node.id)}
+    assert used - known == set()
 
 
 def test_the_mapping_options_are_those_of_the_model() -> None:
