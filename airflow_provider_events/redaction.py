@@ -9,6 +9,7 @@ a telephone number or a key is taken out whoever wrote it. Nothing is done for a
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ KEPT_LENGTH = 300
 SHORTEST_ID = 3
 SHORTEST_VALUE = 4
 SHORTEST_WITHIN_WORDS = 4  # shorter ones are searched as whole words only
+SHORTEST_APART = 6  # of letters and digits, with anything else between them
 PART_OF_SECRET = 10
 PART_OF_VALUE = 12
 MAX_ROUNDS = 4
@@ -37,10 +39,12 @@ MAX_DEPTH = 32
 
 _UNIT = re.compile(
     r"%[0-7][0-9a-f]|%[cd][0-9a-f]%[89ab][0-9a-f]|%e[0-9a-f](?:%[89ab][0-9a-f]){2}|%f[0-7](?:%[89ab][0-9a-f]){3}"
-    r"|&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});"
-    r"|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|\\[\"'\\/]",
+    r"|&(?:#0*\d{1,7};?|#x0*[0-9a-f]{1,6};?|[a-z]{2,8};)"
+    r"|[\\%]ud[89ab][0-9a-f]{2}[\\%]ud[c-f][0-9a-f]{2}|\\u000[01][0-9a-f]{4}|[\\%]u[0-9a-f]{4}"
+    r"|\\u\{0*[0-9a-f]{1,6}\}|\\x[0-9a-f]{2}|\\[0-3][0-7]{2}|\\[\"'\\/]",
     re.IGNORECASE,
 )
+_POINT = re.compile(r"[ux]\{?([0-9a-f]+)", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
 _ENCODED = re.compile(r"[a-z0-9+/_=-]{5,}")
 _KEY = re.compile(r"[A-Za-z0-9+=_-]{16,}")
@@ -103,10 +107,11 @@ class Redactor:
         clean = []
         for outcome in outcomes:
             if _has_words(outcome):
-                said = outcome.code, outcome.reason
+                said = code, reason = outcome.code, outcome.reason
                 if said not in known:
-                    code = said[0] if _OWN_CODE(said[0]) else self._clean(said[0], sought, CODE_LENGTH)
-                    known[said] = code, self._clean(said[1], sought, REASON_LENGTH)
+                    theirs = "" if _OWN_CODE(code) else code
+                    cleaned, reason = self._clean((theirs, reason), (CODE_LENGTH, REASON_LENGTH), sought)
+                    known[said] = cleaned or code, reason
                 code, reason = known[said]
                 outcome = outcome._replace(code=code, reason=reason)
             clean.append(outcome)
@@ -114,7 +119,7 @@ class Redactor:
 
     def words(self, text: str, about: About = nobody, limit: int = REASON_LENGTH) -> str:
         """A text of the vendor's as one line of at most `limit` characters."""
-        return self._clean(text, _sought(about), limit)
+        return self._clean([text], [limit], _sought(about))[0]
 
     def label(self, text: str | None, about: About = nobody) -> str | None:
         """An id that the vendor made, e.g. of a request; None where it repeats what is not its own."""
@@ -124,21 +129,34 @@ class Redactor:
         repeats = any(True for sought in (self._secrets, *_sought(about)) for _ in _found(folded, sought))
         return None if repeats or any(True for _ in personal(folded.text)) else shown(text, 2 * CODE_LENGTH)
 
-    def _clean(self, text: str, sought: tuple[_Sought, ...], limit: int) -> str:
-        read = _read(text[:READ_LENGTH])
+    def _clean(self, texts: Sequence[str], limits: Sequence[int], sought: tuple[_Sought, ...]) -> list[str]:
+        """Texts that are shown together, each as one line: what is sought may be split over them."""
+        heads = [text[:READ_LENGTH] for text in texts]
+        read = _read(" ".join(heads))
         spans = [*personal(read.text), *_keys(read.text)]
         for each in (self._secrets, *sought):
             spans += _found(read, each)
-        kept = text if len(text) < READ_LENGTH else text[:KEPT_LENGTH]
-        parts: list[str] = []
-        end = 0
-        for start, stop in sorted((read.starts[first], read.ends[last - 1]) for first, last in spans):
-            if start >= len(kept):
-                break
-            if start > end or not parts:
-                parts += [kept[end:start], MASK]
-            end = max(end, stop)
-        return shown("".join([*parts, kept[end:]]), limit)
+        hidden = sorted((read.starts[first], read.ends[last - 1]) for first, last in spans)
+        lines = []
+        begin = 0
+        for text, head, limit in zip(texts, heads, limits, strict=True):
+            kept = text if len(text) < READ_LENGTH else text[:KEPT_LENGTH]
+            within = [(max(start - begin, 0), stop - begin) for start, stop in hidden if stop > begin]
+            lines.append(shown(_without(kept, within), limit))
+            begin += len(head) + 1
+        return lines
+
+
+def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    parts: list[str] = []
+    end = 0
+    for start, stop in spans:
+        if start >= len(text):
+            break
+        if start > end or not parts:
+            parts += [text[end:start], MASK]
+        end = max(end, stop)
+    return "".join([*parts, text[end:]])
 
 
 def _has_words(outcome: Outcome) -> bool:
@@ -194,14 +212,18 @@ def _read(original: str) -> _Text:
 
 def _decoded(unit: str) -> str | None:
     """The one character that a unit stands for."""
-    if unit[0] == "%":
+    if unit[0] == "%" and unit[1] not in "uU":
         char = unquote(unit, errors="replace")
     elif unit[0] == "&":
         char = unescape(unit)
         char = unescape(unit.lower()) if char == unit else char
     elif unit[1] in "uUxX":
-        digits = [int(part, 16) for part in re.split(r"\\[ux]", unit, flags=re.IGNORECASE)[1:]]
-        char = b"".join(part.to_bytes(2, "big") for part in digits).decode("utf-16-be", "replace")
+        points = [int(digits, 16) for digits in _POINT.findall(unit)]
+        if len(points) == 2:
+            return b"".join(point.to_bytes(2, "big") for point in points).decode("utf-16-be", "replace")
+        char = chr(points[0]) if points[0] <= sys.maxunicode else ""
+    elif unit[1].isdigit():
+        char = chr(int(unit[1:], 8))
     else:
         char = unit[1]
     return char if len(char) == 1 else None
@@ -218,34 +240,57 @@ def _fold(char: str) -> str:
 # -- what is searched ------------------------------------------------------------------------------------------------
 
 
+class _Long:
+    """Texts of which no part of `part` characters may be repeated."""
+
+    def __init__(self, part: int) -> None:
+        self.part = part
+        self._texts: list[str] = []
+        self._joined: str | None = None
+
+    def add(self, text: str) -> None:
+        """One more."""
+        self._texts.append(text)
+
+    def repeated(self, text: str) -> Iterator[tuple[int, int]]:
+        """Beginning and end of each part that `text` repeats."""
+        if not self._texts:
+            return
+        if self._joined is None:
+            self._joined = "\0".join(self._texts)
+        part, joined = self.part, self._joined
+        for at in range(len(text) - part + 1):
+            if text[at : at + part] in joined:
+                yield at, at + part
+
+
 class _Sought:
     """Texts that must not be repeated.
 
     :param part: of the longer ones, any part of so many characters neither.
+    :ivar apart: their letters and digits, for texts that have something else between them.
     """
 
     def __init__(self, part: int) -> None:
-        self.part = part
+        self.long = _Long(part)
         self.within: set[str] = set()
         self.alone: set[str] = set()
         self.encoded: set[str] = set()
-        self._long: list[str] = []
-        self._all_long: str | None = None
-
-    @property
-    def long(self) -> str:
-        """The longer ones, one after the other."""
-        if self._all_long is None:
-            self._all_long = "\0".join(self._long)
-        return self._all_long
+        self.apart: set[str] = set()
+        self.long_apart = _Long(part)
 
     def add(self, value: str, shortest: int) -> None:
         """Search for `value`, if it has at least `shortest` characters."""
-        text = _SPACES.sub(" ", _read(value.strip()).text)
-        if len(text) >= self.part:
-            self._long.append(text.replace("+", " "))
+        text = _SPACES.sub(" ", _read(value.strip()).text).replace("+", " ")
+        if len(text) >= self.long.part:
+            self.long.add(text)
         elif len(text) >= shortest:
-            (self.within if len(text) >= SHORTEST_WITHIN_WORDS else self.alone).add(text.replace("+", " "))
+            (self.within if len(text) >= SHORTEST_WITHIN_WORDS else self.alone).add(text)
+        bare = "".join(filter(str.isalnum, text))
+        if len(bare) >= self.long_apart.part:
+            self.long_apart.add(bare)
+        elif len(bare) >= SHORTEST_APART:
+            self.apart.add(bare)
 
     def add_encoded(self, value: str) -> None:
         """Search for base64 and hexadecimal digits that hold `value`, whatever is around it and in either case."""
@@ -253,6 +298,7 @@ class _Sought:
         if len(data) < SHORTEST_WITHIN_WORDS:
             return
         self.encoded.add(data.hex())
+        self.apart.add(data.hex())
         for before, skipped in enumerate((0, 2, 3)):
             text = b64encode(b"\0" * before + data).decode("ascii")[skipped : (before + len(data)) * 8 // 6]
             for form in (text, text.replace("+", "-").replace("/", "_")):
@@ -295,6 +341,7 @@ def _sought(about: About) -> tuple[_Sought, ...]:
             values.add_values(value)
     values.alone |= values.within  # a short value may be any word, or a part of one
     values.within = {text for text in values.alone if len(text) >= 2 * SHORTEST_VALUE}
+    values.apart.clear()
     return ids, values
 
 
@@ -302,6 +349,7 @@ def _found(read: _Text, sought: _Sought) -> Iterator[tuple[int, int]]:
     """Beginning and end of each part of the text that holds something sought."""
     text = read.text.replace("+", " ")
     yield from _repeated(text, sought)
+    yield from _apart(text, sought)
     for match in _ENCODED.finditer(read.text):
         if any(needle in match[0] for needle in sought.encoded):
             yield match.span()
@@ -318,23 +366,27 @@ def _found(read: _Text, sought: _Sought) -> Iterator[tuple[int, int]]:
 
 
 def _repeated(text: str, sought: _Sought) -> Iterator[tuple[int, int]]:
-    for needle in sought.within:
+    yield from _each(sought.within, text)
+    for at, end in _each(sought.alone, text):
+        if not text[at - 1 : at].isalnum() and not text[end : end + 1].isalnum():
+            yield at, end
+    yield from sought.long.repeated(text)
+
+
+def _each(needles: Iterable[str], text: str) -> Iterator[tuple[int, int]]:
+    for needle in needles:
         at = text.find(needle)
         while at >= 0:
             yield at, at + len(needle)
             at = text.find(needle, at + 1)
-    for needle in sought.alone:
-        at = text.find(needle)
-        while at >= 0:
-            end = at + len(needle)
-            if not text[at - 1 : at].isalnum() and not text[end : end + 1].isalnum():
-                yield at, end
-            at = text.find(needle, at + 1)
-    if sought.long:
-        part, long = sought.part, sought.long
-        for at in range(len(text) - part + 1):
-            if text[at : at + part] in long:
-                yield at, at + part
+
+
+def _apart(text: str, sought: _Sought) -> Iterator[tuple[int, int]]:
+    """What is repeated with spaces, quotes or the like between its letters."""
+    kept = [at for at, char in enumerate(text) if char.isalnum()]
+    bare = "".join([text[at] for at in kept])
+    for first, last in (*_each(sought.apart, bare), *sought.long_apart.repeated(bare)):
+        yield kept[first], kept[last - 1] + 1
 
 
 def _part(read: _Text, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -69,6 +69,12 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "base64, upper": lambda text: b64encode(text.encode()).decode().upper(),
     "base64 of a body": lambda text: b64encode(json.dumps({"q": [1, text]}, ensure_ascii=False).encode()).decode(),
     "hexadecimal": lambda text: text.encode().hex(),
+    "url, of scripts": lambda text: "".join(f"%u{ord(char):04x}" for char in text),
+    "html, unended": lambda text: "".join(f"&#{ord(char)}" for char in text),
+    "html, zeros before": lambda text: "".join(f"&#{ord(char):09d};" for char in text),
+    "eight digits": lambda text: "".join(f"\\U{ord(char):08x}" for char in text),
+    "braces": lambda text: "".join(f"\\u{{{ord(char):x}}}" for char in text),
+    "octal": lambda text: "".join(f"\\{ord(char):03o}" for char in text),
 }
 
 
@@ -86,6 +92,47 @@ def test_every_spelling_is_taken_out(private: str, options: dict[str, Any], spel
     said = SPELLINGS[spelling](private)
     shown = clean(f"no <{said}> here", **options)
     assert shown.replace('"', "").replace("\\", "") == "no <***> here"
+
+
+APART: dict[str, Callable[[str], str]] = {
+    "by spaces": " ".join,
+    "as a list": lambda text: json.dumps(list(text), ensure_ascii=False),
+    "in halves": lambda text: f"{text[:7]}; {text[7:]}",
+    "by other hyphens": lambda text: text.replace("-", "\u2011"),
+    "as bytes": lambda text: text.encode().hex(":"),
+    "as bytes, upper": lambda text: text.encode().hex(" ").upper(),
+}
+
+
+@pytest.mark.parametrize("spelling", APART)
+@pytest.mark.parametrize(
+    ("private", "options"),
+    [
+        ("Cust-Zxq81", {"identity": {"id": "Cust-Zxq81"}}),
+        ("7123-456-789", {"identity": {"id": "7123-456-789"}}),
+        ("s3cr3t-k3y", {"secrets": ("s3cr3t-k3y",)}),
+    ],
+)
+def test_what_is_pulled_apart_is_taken_out(private: str, options: dict[str, Any], spelling: str) -> None:
+    shown = clean(f"no <{APART[spelling](private)}> here", **options)
+    assert shown.replace("[", "").replace("]", "").replace('"', "") == "no <***> here"
+
+
+def test_a_long_value_that_is_pulled_apart_is_taken_out() -> None:
+    shown = clean("no <L-o-v-e-l-a-c-e, 12 Example Street> here", {}, ({"who": "Lovelace 12 Example Street"},))
+    assert shown == "no <***> here"
+
+
+@pytest.mark.parametrize("cut", range(1, 10))
+def test_what_is_split_over_code_and_reason_is_taken_out_of_both(cut: int) -> None:
+    private = "Cust-Zxq81"
+    said = Outcome(Verdict.REJECTED, f"no_{private[:cut]}", f"{private[cut:]} is unknown")
+    shown = Redactor().outcome(said, lambda: [Private({"id": private})])
+    assert (shown.code, shown.reason) == ("no_***", "*** is unknown")
+
+
+def test_words_that_only_together_resemble_a_short_value_stay() -> None:
+    assert clean("number linked twice", {}, ({"city": "Berlin"},)) == "number linked twice"
 
 
 VALUES = {

@@ -42,6 +42,9 @@ class Facts(TypedDict, total=False):
     request_id: str | None
 
 
+NO_FACTS: Facts = {}
+
+
 class Courier:
     """Retries what can heal, waits as told, and stops at refused credentials.
 
@@ -107,7 +110,7 @@ class Courier:
                     again_at_once = False
                     self.counters.retries += 1
                     continue
-                await self._back_off(patience, self._time() - started, str(error), None)
+                await self._back_off(patience, self._time() - started, str(error))
                 continue
             self._pacer.observe(answer.headers)
             reading = read(answer)
@@ -119,17 +122,19 @@ class Courier:
             if reading.verdict not in _UNUSUAL:
                 self.let_in = True
                 return answer, reading
-            if self._is_final(answer, reading):
+            if self._is_final(answer, reading, about):
                 return answer, reading
             if 200 <= answer.status < 300 and not patience.not_understood():
-                raise self._unknown(patience, f"answer {answer.status}: {reading.reason}", answer, reading)
+                facts = self._facts(answer, reading, about)
+                raise self._unknown(patience, f"answer {answer.status}: {reading.reason}", facts)
             asked = retry_after_seconds(answer.headers)
             if answer.status == 429 or asked is not None:
-                await self._wait_as_told(patience, asked, answer, reading)
+                self._wait_as_told(patience, asked, self._facts(answer, reading, about))
             else:
-                await self._back_off(patience, self._time() - started, reading.reason, answer, reading)
+                facts = self._facts(answer, reading, about)
+                await self._back_off(patience, self._time() - started, reading.reason, facts)
 
-    def _is_final(self, answer: Answer, reading: Outcome) -> bool:
+    def _is_final(self, answer: Answer, reading: Outcome, about: About) -> bool:
         """Whether the vendor has spoken of the events; False for what is for later.
 
         :raises CredentialsRefused: no further request can succeed.
@@ -142,7 +147,7 @@ class Courier:
         if foreign and answer.status not in _TOO_LARGE and (self.let_in or self.counters.resumed):
             return False
         if reading.verdict is Verdict.REFUSED:
-            raise self.refused(answer, reading)
+            raise self.refused(answer, reading, about)
         self.let_in = self.let_in or not foreign
         return True
 
@@ -153,54 +158,42 @@ class Courier:
         """
         if not patience.not_understood():
             raise self._unknown(patience, why)
-        await self._back_off(patience, 0.0, why, None)
+        await self._back_off(patience, 0.0, why)
 
-    async def _wait_as_told(self, patience: Patience, asked: float | None, answer: Answer, reading: Outcome) -> None:
+    def _wait_as_told(self, patience: Patience, asked: float | None, facts: Facts) -> None:
         pause = patience.told_to_wait(asked)
         if pause is None:
             raise RateLimited(
                 "the vendor asks for a longer pause than a task should wait",
                 retry_after=asked,
-                **self._facts(answer, reading),
+                **facts,
             )
         self.counters.throttled += 1
         self.counters.retries += 1
         self._pacer.pause(pause)
 
-    async def _back_off(
-        self,
-        patience: Patience,
-        took_seconds: float,
-        why: str,
-        answer: Answer | None,
-        reading: Outcome | None = None,
-    ) -> None:
+    async def _back_off(self, patience: Patience, took_seconds: float, why: str, facts: Facts = NO_FACTS) -> None:
         pause = patience.failed(took_seconds)
         if pause is None:
-            facts = self._facts(answer, reading)
             raise VendorUnavailable(f"no usable answer within the retry budget; last: {why}", **facts)
         self.counters.retries += 1
         await sleep_unless(self._stopping, pause)
 
-    def _unknown(
-        self, patience: Patience, why: str, answer: Answer | None = None, reading: Outcome | None = None
-    ) -> UnknownAnswer:
+    def _unknown(self, patience: Patience, why: str, facts: Facts = NO_FACTS) -> UnknownAnswer:
         doubt = f"what was sent may be stored at the vendor up to {patience.unknown} times"
         error = UnknownAnswer(
             f"{patience.unknown} times a success in an unknown form; last: {why}{f'; {doubt}' if self._stores else ''}",
-            **self._facts(answer, reading),
+            **facts,
         )
         error.retryable = not self._stores
         return error
 
-    def refused(self, answer: Answer, outcome: Outcome) -> CredentialsRefused:
+    def refused(self, answer: Answer, outcome: Outcome, about: About) -> CredentialsRefused:
         """The error for refused credentials, or for a URL that leads to no vendor."""
-        return refusal(answer)(f"{outcome.code}: {outcome.reason}", **self._facts(answer, outcome))
+        return refusal(answer)(f"{outcome.code}: {outcome.reason}", **self._facts(answer, outcome, about))
 
-    def _facts(self, answer: Answer | None, reading: Outcome | None) -> Facts:
-        if answer is None or reading is None:
-            return {}
-        request_id = self.redactor.label(answer.headers.get("x-request-id"))
+    def _facts(self, answer: Answer, reading: Outcome, about: About) -> Facts:
+        request_id = self.redactor.label(answer.headers.get("x-request-id"), about)
         return {"status": answer.status, "code": reading.code, "request_id": request_id}
 
 

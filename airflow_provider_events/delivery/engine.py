@@ -241,7 +241,7 @@ class Engine:
             if outcome.verdict is Verdict.RETRY:
                 again.append(n)
             elif outcome.verdict is Verdict.REFUSED:
-                self.fail(self._courier.refused(answer, outcome))
+                self.fail(self._courier.refused(answer, outcome, batch.about))
             else:
                 self._settle(batch, n, outcome, answer, queue)
         return again

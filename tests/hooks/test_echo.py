@@ -65,7 +65,7 @@ class Echo(BaseHTTPRequestHandler):
         data = json.dumps(answer).encode()
         self.send_response(server.status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("X-Request-Id", quote(headers[server.count % 2] or self.path)[:200])
+        self.send_header("X-Request-Id", server.request_id or quote(headers[server.count % 2] or self.path)[:200])
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -79,7 +79,7 @@ class Echo(BaseHTTPRequestHandler):
 @pytest.fixture
 def echo() -> Iterator[Any]:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
-    server.status, server.spelled, server.count = 400, str, 0
+    server.status, server.spelled, server.count, server.request_id = 400, str, 0, ""
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
@@ -151,3 +151,38 @@ def test_what_a_vendor_repeats_is_written_down_nowhere(
             assert spelled.lower() not in everything
     for part in ("kEy-Mark", "Lovelace", "ada.mark", "Mark Street"):
         assert part.lower() not in everything
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 404, 503])
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_an_id_of_the_request_that_repeats_the_customer_is_left_out(
+    vendor: str, status: int, echo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_events.delivery.pacing.RetryPolicy.backoff", lambda *_: 400.0)
+    customer = "Cust-Zxq81"
+    connection = {
+        "conn_type": vendor,
+        "host": f"http://127.0.0.1:{echo.server_address[1]}",
+        "login": "key-id" if vendor == "bloomreach" else None,
+        "password": KEY,
+        "extra": EXTRAS[vendor],
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_ECHO", json.dumps(connection))
+    echo.status, echo.request_id = status, customer
+    identity = {IDENTITY_KEYS[vendor]: customer}
+    event = {"name": "signed_up", "identity": identity, "properties": {}}
+    calls: list[Callable[[EventsHook], Any]] = [
+        lambda hook: hook.send(event),
+        lambda hook: hook.deliver([event] * 3),
+        lambda hook: hook.upsert(identity, {"a": 1}),
+    ]
+    if vendor != "embeddables":  # its look-ups list entries, and say of no customer
+        calls.append(lambda hook: hook.lookup([identity]))
+    failed = []
+    for call in calls:
+        try:
+            call(EventsHook.for_connection("echo"))
+        except EventsError as error:
+            failed.append(repr(error.__dict__))
+    assert failed
+    assert customer not in "".join(failed)
