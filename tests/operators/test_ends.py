@@ -200,14 +200,19 @@ OPERATORS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("name", OPERATORS)
 def test_a_kill_ends_whatever_an_operator_waits_for(name: str, mute: threading.Event) -> None:
     operator = OPERATORS[name]()
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(operator.execute, context())
+    killed: list[float] = []
+
+    def kill() -> None:
         assert mute.wait(10)
-        before = time.monotonic()
+        killed.append(time.monotonic())
         operator.on_kill()
+
+    with ThreadPoolExecutor(1) as pool:
+        killing = pool.submit(kill)
         with pytest.raises(DeliveryInterrupted):
-            running.result(10)
-        assert time.monotonic() - before < ENDLESS / 2
+            operator.execute(context())
+        assert time.monotonic() - killed[0] < ENDLESS / 2
+        killing.result(10)
 
 
 def test_nothing_begins_after_a_stop(connections: Any) -> None:
