@@ -7,7 +7,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from airflow_provider_events import __version__
-from airflow_provider_events.delivery.proxied import Proxy
+from airflow_provider_events.delivery.proxied import authorization
 from airflow_provider_events.delivery.transport import Endpoint, TransportError
 from airflow_provider_events.exchange import Request
 
@@ -40,8 +40,8 @@ class Writing:
         self._proxy_headers: dict[str, str] = {}
         if endpoint.proxy and url.scheme == "http":
             self._server = f"http://{self._authority}"
-            if authorization := Proxy(endpoint, endpoint.proxy).authorization:
-                self._proxy_headers["Proxy-Authorization"] = authorization
+            if value := authorization(endpoint.proxy):
+                self._proxy_headers["Proxy-Authorization"] = value
         self._head = lru_cache(maxsize=64)(self._made_head)
 
     def written(self, request: Request) -> bytes:

@@ -7,11 +7,11 @@ import re
 import socket
 import ssl
 from base64 import b64encode
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from airflow_provider_events.delivery.transport import Endpoint, TransportError, not_trusted
 
-__all__ = ["Proxy"]
+__all__ = ["Proxy", "authorization"]
 
 MAX_HEAD_BYTES = 65_536  # of the proxy's answer
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
@@ -25,7 +25,6 @@ class Proxy:
     :ivar host: its name or address.
     :ivar port: where it listens.
     :ivar secure: whether it is itself spoken to over TLS.
-    :ivar authorization: value of `Proxy-Authorization`, or None.
     """
 
     def __init__(self, endpoint: Endpoint, url: str) -> None:
@@ -34,7 +33,7 @@ class Proxy:
         self.host = (parts.hostname or "").rstrip(".")
         self.secure = parts.scheme == "https"
         self.port = parts.port or (443 if self.secure else 80)
-        self.authorization = _authorization(parts)
+        self._authorization = authorization(url)
 
     async def opened(
         self, sock: socket.socket, connection: asyncio.Protocol, tls: ssl.SSLContext | None
@@ -62,8 +61,8 @@ class Proxy:
         transport = await self.opened(sock, asked, tls)
         try:
             head = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"
-            if self.authorization:
-                head += f"Proxy-Authorization: {self.authorization}\r\n"
+            if self._authorization:
+                head += f"Proxy-Authorization: {self._authorization}\r\n"
             transport.write(f"{head}\r\n".encode())
             self._check(await asked.answer)
         except BaseException:
@@ -106,7 +105,9 @@ class _Asked(asyncio.Protocol):
             self.answer.set_exception(error or ConnectionResetError("closed"))
 
 
-def _authorization(parts: SplitResult) -> str | None:
+def authorization(url: str) -> str | None:
+    """The value of `Proxy-Authorization` for a proxy, or None where its URL names no user."""
+    parts = urlsplit(url)
     if parts.username is None:
         return None
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -111,8 +111,9 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
     """
     if not isinstance(verify, str):
         return _usual_context(verify)
-    folder = Path(verify).is_dir()
-    return ssl.create_default_context(**{"capath" if folder else "cafile": verify})  # type: ignore[arg-type]
+    if Path(verify).is_dir():
+        return ssl.create_default_context(capath=verify)
+    return ssl.create_default_context(cafile=verify)
 
 
 @lru_cache

@@ -22,6 +22,7 @@ from airflow_provider_events.exceptions import (
 )
 from airflow_provider_events.frames import final
 from airflow_provider_events.get_provider_info import get_provider_info
+from airflow_provider_events.hooks.form import get_connection_form_widgets, get_ui_field_behaviour
 from airflow_provider_events.values import filled, parse_time
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor
 from airflow_provider_events.vendors.connection import read_extra_text
@@ -338,13 +339,12 @@ class EventsHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the vendor lets this connection in, by the least harmful documented call."""
-        from airflow_provider_events.delivery.job import on_own_loop
         from airflow_provider_events.delivery.options import DeliveryOptions
         from airflow_provider_events.hooks.sending import limits_of, probe
 
         try:
             limits_of(self, DeliveryOptions())
-            return on_own_loop(lambda: probe(self))
+            return self.run(lambda: probe(self))
         except (EventsError, OSError) as error:
             # The form tests a connection under an id that Airflow makes up.
             return False, str(error).replace(f"connection {self.conn_id!r}", "this connection")
@@ -415,20 +415,6 @@ class EventsHook(BaseHook):
         where = f"connection {self.conn_id!r}: {vendor.label} at {vendor.base_url}{way}"
         error.args = (f"{where}: {error}{advice(vendor, error)}",)
         return error
-
-
-def get_ui_field_behaviour(cls: type[EventsHook]) -> dict[str, Any]:
-    """The connection form's fields; read by Airflow 2.11 to 3.1, later ones read the provider info."""
-    from airflow_provider_events.hooks.form import legacy_field_behaviour
-
-    return legacy_field_behaviour(cls.vendor_class)
-
-
-def get_connection_form_widgets(cls: type[EventsHook]) -> dict[str, Any]:
-    """The connection form's extra fields; read by Airflow 2.11 to 3.1, later ones read the provider info."""
-    from airflow_provider_events.hooks.form import form_widgets
-
-    return form_widgets(cls.vendor_class)
 
 
 def _secrets(vendor: Vendor) -> list[str]:

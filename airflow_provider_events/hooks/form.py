@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events.vendors.base import ExtraField, Vendor
 
-__all__ = ["conn_fields", "field_behaviour", "form_widgets", "legacy_field_behaviour"]
+if TYPE_CHECKING:
+    from airflow_provider_events.hooks.base import EventsHook
+
+__all__ = ["conn_fields", "field_behaviour", "get_connection_form_widgets", "get_ui_field_behaviour"]
 
 _STANDARD = ("host", "schema", "login", "password", "port")
 
@@ -21,9 +24,9 @@ def field_behaviour(vendor: type[Vendor]) -> dict[str, Any]:
     }
 
 
-def legacy_field_behaviour(vendor: type[Vendor]) -> dict[str, Any]:
-    """The same in the spelling of the hook method; there the raw extra can be hidden as well."""
-    behaviour = field_behaviour(vendor)
+def get_ui_field_behaviour(cls: type[EventsHook]) -> dict[str, Any]:
+    """A hook's class method for Airflow 2.11 to 3.1: the same, and there the raw extra can be hidden as well."""
+    behaviour = field_behaviour(cls.vendor_class)
     return {
         "hidden_fields": [*behaviour["hidden-fields"], "extra"],
         "relabeling": behaviour["relabeling"],
@@ -39,14 +42,14 @@ def conn_fields(vendor: type[Vendor]) -> dict[str, Any]:
     }
 
 
-def form_widgets(vendor: type[Vendor]) -> dict[str, Any]:
-    """The extra fields as wtforms fields, of the four classes that Airflow takes."""
+def get_connection_form_widgets(cls: type[EventsHook]) -> dict[str, Any]:
+    """A hook's class method for Airflow 2.11 to 3.1: the extra fields as wtforms fields, of classes that it takes."""
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
     from wtforms import BooleanField, IntegerField, StringField
     from wtforms.validators import Optional, any_of
 
     widgets: dict[str, Any] = {}
-    for extra in vendor.all_extra_fields():
+    for extra in cls.vendor_class.all_extra_fields():
         text = {
             "label": f"{extra.label} *" if extra.required else extra.label,
             "description": " ".join([extra.description, *([f"({', '.join(extra.choices)})"] if extra.choices else [])]),

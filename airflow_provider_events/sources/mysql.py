@@ -157,7 +157,7 @@ def _converter_with_sets() -> type:
     """Reads a `SET` as the text that it is for the database, members in the order of the column's definition."""
     base: Any = import_module("mysql.connector.conversion").MySQLConverter
 
-    class Converter(base):  # type: ignore[misc]
+    class Converter(base):  # type: ignore[misc]  # the base is there only where the driver is
         def _set_to_python(self, value: bytes, dsc: Any = None) -> str:
             text: str = value.decode(self.charset)
             return text

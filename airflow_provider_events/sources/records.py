@@ -184,8 +184,7 @@ def _several(events: Any) -> Any:
     if type(events).__name__ == "DataFrame" and hasattr(events, "to_dict"):
         return events.to_dict("records")
     if isinstance(events, str | bytes) or not isinstance(events, Iterable):
-        hint = " or the path of a .jsonl file" if isinstance(events, str) else ""
-        raise ConfigurationError(f"events: has to be a list or another iterable of events{hint}, not {kind(events)}")
+        raise ConfigurationError(f"events: has to be a list or another iterable of events, not {kind(events)}")
     return events
 
 

@@ -31,5 +31,5 @@ async def _cut_off() -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     # Closed transports wait for their peers (TLS, full buffers); asyncio has no other list of them.
-    for transport in list(asyncio.get_running_loop()._transports.values()):  # type: ignore[attr-defined]
+    for transport in list(asyncio.get_running_loop()._transports.values()):  # type: ignore[attr-defined]  # of the usual loops
         transport.abort()

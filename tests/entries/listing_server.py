@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ class Odd:
     :param digits: of a second, as the vendor writes times.
     :param skew: how far the vendor's `Date` is from the times it stores.
     :param before_page: called before each page, with the listing; it may change it.
+    :param fixed: ids of entries that are there throughout.
     :param extra: what an entry says otherwise; None as a value is JSON's null, `...` leaves the field out.
     """
 
@@ -38,6 +39,7 @@ class Odd:
     digits: int = 3
     skew: timedelta = timedelta(0)
     before_page: Callable[[Odd], None] | None = None
+    fixed: Collection[str] = ()
     extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     refuse_after: int | None = None
     max_limit: int | None = None

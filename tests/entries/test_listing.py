@@ -224,7 +224,7 @@ def histories(draw: st.DrawFn) -> Odd:
         before_page=happen,
     )
     odd.extra = {}
-    odd.fixed = fixed  # type: ignore[attr-defined]
+    odd.fixed = fixed
     return odd
 
 
@@ -247,7 +247,7 @@ def vendor_url() -> Iterator[tuple[list[Odd], str]]:
 def test_no_history_makes_what_was_there_throughout_missing(history: Odd, vendor_url: tuple[list[Odd], str]) -> None:
     served, url = vendor_url
     served[:] = [history]
-    fixed = sorted(history.fixed)  # type: ignore[attr-defined]
+    fixed = sorted(history.fixed)
     search, hook = Search([*who(fixed), {"email": "x@example.com"}]), hook_at(url)
     search.prepare(hook.vendor)
     for _ in range(2):
@@ -255,7 +255,7 @@ def test_no_history_makes_what_was_there_throughout_missing(history: Odd, vendor
             asyncio.run(look_once(hook, search))
         except VendorUnavailable as error:
             crowded = max(Counter(history.times.values()).values()) >= min(history.cap, len(history.times))
-            assert crowded, error  # noqa: PT017
+            assert crowded, error  # noqa: PT017  only one kind of history may end so
             return
         assert search.missing() == who(["x"])
     assert len(history.requests) < 250

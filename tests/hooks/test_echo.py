@@ -87,6 +87,19 @@ def echo() -> Iterator[Any]:
     server.server_close()
 
 
+def lead_to(echo: Any, vendor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection `echo`, without patience."""
+    monkeypatch.setattr("airflow_provider_events.delivery.pacing.RetryPolicy.backoff", lambda *_: 400.0)
+    connection = {
+        "conn_type": vendor,
+        "host": f"http://127.0.0.1:{echo.server_address[1]}",
+        "login": "key-id" if vendor == "bloomreach" else None,
+        "password": KEY,
+        "extra": EXTRAS[vendor],
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_ECHO", json.dumps(connection))
+
+
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_what_a_vendor_repeats_is_written_down_nowhere(
@@ -98,15 +111,7 @@ def test_what_a_vendor_repeats_is_written_down_nowhere(
     tmp_path: Path,
 ) -> None:
     """Errors with all their attributes, logs, reports, rejected reasons and codes, tests of the connection."""
-    monkeypatch.setattr("airflow_provider_events.delivery.pacing.RetryPolicy.backoff", lambda *_: 400.0)
-    connection = {
-        "conn_type": vendor,
-        "host": f"http://127.0.0.1:{echo.server_address[1]}",
-        "login": "key-id" if vendor == "bloomreach" else None,
-        "password": KEY,
-        "extra": EXTRAS[vendor],
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_ECHO", json.dumps(connection))
+    lead_to(echo, vendor, monkeypatch)
     echo.spelled = SPELLINGS[spelling]
     email, name, street, phone = MARKED
     identity = {IDENTITY_KEYS[vendor]: email}

@@ -201,7 +201,7 @@ def test_what_is_allowed_though_it_should_not_is_said_once_for_each_hook(
     hook = hook_at(**fields)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            hook.vendor  # noqa: B018
+            hook.vendor  # noqa: B018  the access is what warns
     assert sum(words in message for message in caplog.messages) == 1
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")

@@ -26,6 +26,7 @@ from airflow_provider_events.operators.entries import FilterByEntryOperator
 from airflow_provider_events.operators.events import SendEventOperator, SendEventsOperator
 from airflow_provider_events.sources.records import EventRecords
 from tests.delivery.harness import odd_server
+from tests.until import until
 
 pytestmark = pytest.mark.airflow
 
@@ -251,8 +252,7 @@ def test_a_thread_that_hangs_holds_up_no_end(connections: Any, monkeypatch: pyte
 
     async def late() -> None:
         looking = asyncio.ensure_future(main())
-        while not hanging.is_set():
-            await asyncio.sleep(0.01)
+        await until(hanging.is_set, 10)
         looking.cancel()
         raise Late
 

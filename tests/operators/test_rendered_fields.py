@@ -157,6 +157,6 @@ def test_a_template_is_shown_as_it_was_written(operator: Any, field: str, others
 def test_a_field_that_is_rendered_twice_keeps_its_value() -> None:
     task = SendEventsOperator(task_id="send", conn_id="x", events=[{"name": "{{ name }}"}])
     for name in ("a", "b"):
-        task.render_template_fields({"name": name})  # type: ignore[typeddict-unknown-key]
+        task.render_template_fields({"name": name})  # type: ignore[typeddict-unknown-key]  # a context of our own
     assert str(task.events) == "<1 events>"
     assert task._events == [{"name": "a"}]

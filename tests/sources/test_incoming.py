@@ -367,7 +367,7 @@ def test_what_is_no_list_of_events_is_named(events: Any, connections: Any) -> No
 
 
 def test_a_list_of_lists_gets_a_hint() -> None:
-    (chunk,) = EventRecords([[event("bloomreach")]]).records()  # type: ignore[list-item]
+    (chunk,) = EventRecords([[event("bloomreach")]]).records()  # type: ignore[list-item]  # that it is rejected
     assert "flatten a list of lists, or map over it with .expand()" in str(chunk[0].fault)
 
 
@@ -419,7 +419,7 @@ def test_a_row_of_boxed_values_travels_as_one_of_python() -> None:
     said = json.loads(piece)
     assert (said["customer_ids"], said["timestamp"]) == ({"registered": "7"}, MOMENT.timestamp())
     assert said["properties"] == {"paid": True, "took": 2.0}
-    made = Event("paid", {"registered": Boxed(7, "i")}, id=Boxed(3, "u"))  # type: ignore[dict-item, arg-type]
+    made = Event("paid", {"registered": Boxed(7, "i")}, id=Boxed(3, "u"))  # type: ignore[dict-item, arg-type]  # as NumPy gives them
     assert (made.identity, made.id) == ({"registered": 7}, "3")
 
 

@@ -170,16 +170,19 @@ def test_an_infinite_time_is_final_with_psycopg_and_the_cast_that_is_named_helps
 
 
 @pytest.mark.parametrize(
-    "value", ["DATE 'infinity'", "DATE '-infinity'", "TIMESTAMPTZ 'infinity'", "TIMESTAMP '-infinity'"]
+    ("field", "value"),
+    [
+        (field, value)
+        for field in ("timestamp", "properties.at", "id")
+        for value in ("DATE 'infinity'", "DATE '-infinity'", "TIMESTAMPTZ 'infinity'", "TIMESTAMP '-infinity'")
+        if not (field == "timestamp" and value.startswith("DATE"))  # a date is no time of an event
+    ],
 )
 @pytest.mark.parametrize("timezone", ["UTC", "Europe/Bucharest", "America/New_York"])
-@pytest.mark.parametrize("field", ["timestamp", "properties.at", "id"])
 @databases("psycopg2")
 def test_an_infinite_time_that_psycopg2_reads_as_another_is_rejected_by_name(
     database: Database, value: str, timezone: str, field: str
 ) -> None:
-    if field == "timestamp" and value.startswith("DATE"):
-        pytest.skip("a date is no time")
     options = {} if field == "properties.at" else {field: "at"}
     mapping = EventMapping.of({"name": "x", "identity": {"registered": "c"}, "timezone": timezone} | options)
     source = SqlSource(database.hook, f"SELECT 'c-1' AS c, {value} AS at")
