@@ -181,7 +181,7 @@ class Reader:
                 limit = self._most
             elif not exact and not self._inclusive and any(time != edge for time in times):
                 exact = True
-            elif page.length < limit and self._is_last(page):
+            elif page.length < limit and await self._is_last(page, line, down, edge):
                 break
             else:
                 raise _no_telling(
@@ -220,10 +220,28 @@ class Reader:
         if bound is not None and any(t > bound + SECOND if down else t < bound - SECOND for t in times):
             raise _no_telling(f"the vendor ignores {'updated_before' if down else 'updated_after'}")
 
-    def _is_last(self, page: Page) -> bool:
-        """Whether the page could have held more, so that there is no more."""
-        alone = len(self._span) < 2
-        return page.length < self._place.longest or (alone and page.length < DEFAULT_LENGTH)
+    async def _is_last(self, page: Page, line: Asks, down: bool, edge: datetime | None) -> bool:
+        """Whether the page could have held more, so that there is no more.
+
+        Where nothing but one moment was ever listed, no page tells how long one can be. Then what lies beyond that
+        moment does: it would have been on the page.
+        """
+        if page.length < self._place.longest:
+            return True
+        return len(self._span) < 2 and page.length < DEFAULT_LENGTH and not await self._is_beyond(line, down, edge)
+
+    async def _is_beyond(self, line: Asks, down: bool, edge: datetime | None) -> bool:
+        """Whether anything is listed beyond a moment, whatever kind of bound it is."""
+        if edge is None:
+            return False
+        for bound in (edge, edge - self._unit if down else edge + self._unit):
+            page = await self._page(line, self._most, down, bound)
+            if isinstance(page, int):
+                return True
+            self._look_at(page)
+            if any(time != edge for time in page.times):
+                return True
+        return False
 
     async def _page(self, line: Asks, limit: int, down: bool, bound: datetime | None) -> Page | int:
         """One page; or the limit to ask with instead."""
