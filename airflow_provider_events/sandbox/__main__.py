@@ -20,6 +20,13 @@ PEOPLE = ("ada@example.com", "grace@example.com")  # whom the example DAGs name
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the sandbox's options to a command line."""
     parser.add_argument("--host", default=LOOPBACK, help="address to listen on (default %(default)s)")
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name to answer to, beside those of loopback and the address it listens on; may be repeated",
+    )
     parser.add_argument("--port", type=int, default=8099, help="port to listen on (default %(default)s)")
     parser.add_argument("--no-quota", action="store_true", help="don't enforce the vendors' rate limits")
     parser.add_argument("--no-bodies", action="store_true", help="don't keep raw request bodies")
@@ -38,10 +45,12 @@ def run(options: argparse.Namespace) -> int:
     """Say how to connect, serve. Returns 1 if the shop cannot be made, 0 after an interrupt."""
     from airflow_provider_events.sandbox.app import SandboxApp
     from airflow_provider_events.sandbox.control import airflow_connections
+    from airflow_provider_events.sandbox.hosts import Hosts
     from airflow_provider_events.sandbox.state import Settings
 
-    app = SandboxApp(Settings(quotas=not options.no_quota, keep_bodies=not options.no_bodies))
-    url = f"http://{options.host}:{options.port}"
+    hosts = Hosts(options.host, options.allowed_host)
+    app = SandboxApp(hosts, Settings(quotas=not options.no_quota, keep_bodies=not options.no_bodies))
+    url = f"http://{hosts.reachable}:{options.port}"
     connections = airflow_connections(app, url)
     if options.with_shop is not None:
         shop = options.with_shop.resolve()
@@ -60,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"export {name}={shlex.quote(value)}")
         print(flush=True)
 
+    hosts.warn()
     with suppress(KeyboardInterrupt):
         make_server(app, host=options.host, port=options.port, on_started=say_how_to_connect).run()
     return 0

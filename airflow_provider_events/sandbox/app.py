@@ -13,6 +13,7 @@ from airflow_provider_events.sandbox.bloomreach import Bloomreach
 from airflow_provider_events.sandbox.control import control_app
 from airflow_provider_events.sandbox.embeddables import Embeddables
 from airflow_provider_events.sandbox.faults import Fault, FaultBook
+from airflow_provider_events.sandbox.hosts import Hosts
 from airflow_provider_events.sandbox.state import Settings
 from airflow_provider_events.sandbox.vibetrace import Vibetrace
 from airflow_provider_events.sandbox.webengage import WebEngage
@@ -26,8 +27,9 @@ _CUT = frozenset({"cut", "lost"})
 class SandboxApp:
     """All vendors, in one process, at one address."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        """Start empty. `settings`: quotas on, bodies kept, by default."""
+    def __init__(self, hosts: Hosts, settings: Settings | None = None) -> None:
+        """Start empty. `hosts`: what it answers to. `settings`: quotas on, bodies kept, by default."""
+        self.hosts = hosts
         self.settings = settings or Settings()
         self._control = control_app(self)
         self.reset()
@@ -45,6 +47,13 @@ class SandboxApp:
         if vendor not in self.apis:
             raise ValueError(f"unknown vendor {vendor!r}: one of {', '.join(self.apis)}")
         return self.apis[vendor]
+
+    def connection(self, vendor: str, url: str) -> dict[str, Any]:
+        """The Airflow connection to a vendor at `url`; plain HTTP to another machine has to be allowed by it."""
+        connection = self.api(vendor).connection(url)
+        if not self.hosts.is_local:
+            connection["extra"]["allow_http"] = True
+        return connection
 
     def add_entries(
         self,
@@ -72,7 +81,11 @@ class SandboxApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        api = self._find(scope["path"]) if scope["type"] == "http" else None
+        refusal = self.hosts.refusal(scope)
+        if refusal is not None:
+            await Wire(scope, receive, send).send(refusal)
+            return
+        api = self._find(scope["path"])
         if api is None:
             await self._control(scope, receive, send)
             return

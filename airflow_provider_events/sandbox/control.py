@@ -56,8 +56,8 @@ def control_app(sandbox: SandboxApp) -> Starlette:
 def airflow_connections(sandbox: SandboxApp, url: str) -> dict[str, str]:
     """Environment variables that give Airflow a default connection to each vendor at `url`."""
     return {
-        f"AIRFLOW_CONN_{name.upper()}_DEFAULT": orjson.dumps(api.connection(url)).decode()
-        for name, api in sandbox.apis.items()
+        f"AIRFLOW_CONN_{name.upper()}_DEFAULT": orjson.dumps(sandbox.connection(name, url)).decode()
+        for name in sandbox.apis
     }
 
 
@@ -67,7 +67,7 @@ class _Control:
 
     async def index(self, request: Request) -> Response:
         vendors = ", ".join(self._sandbox.apis)
-        lines = [f"The APIs of {vendors}, on loopback.", "", "Connections for Airflow:", ""]
+        lines = [f"The APIs of {vendors}, in a sandbox.", "", "Connections for Airflow:", ""]
         connections = airflow_connections(self._sandbox, _base_url(request))
         lines += [f"export {name}='{value}'" for name, value in connections.items()]
         lines += ["", "Control:", "", *(__doc__ or "").splitlines()[2:]]
@@ -101,7 +101,7 @@ class _Control:
         url = _base_url(request)
         return _json(
             {
-                name: {"connection": api.connection(url), "credentials": dict(api.credentials)}
+                name: {"connection": self._sandbox.connection(name, url), "credentials": dict(api.credentials)}
                 for name, api in self._sandbox.apis.items()
             }
         )

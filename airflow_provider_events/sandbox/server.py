@@ -42,19 +42,23 @@ class Sandbox:
         *,
         host: str = LOOPBACK,
         port: int = 0,
+        allowed_hosts: Sequence[str] = (),
         quotas: bool | Mapping[str, int] = True,
         keep_bodies: bool = True,
         clock: Callable[[], float] | None = None,
     ) -> None:
         """Prepare a sandbox.
 
-        `port`: 0 (default) takes a free one. `quotas`: enforce the documented numbers (`True`, the default),
+        `host`: what to listen on, by default `127.0.0.1`; beyond loopback it logs a warning. `port`: 0 (default) takes
+        a free one. `allowed_hosts`: names to answer to beside those of loopback and the address it listens on, such as
+        `"sandbox"` in a network of containers. `quotas`: enforce the documented numbers (`True`, the default),
         none (`False`), or others (`{"webengage:events": 10}`, requests per minute). `keep_bodies`: keep raw
         request bodies (default `True`).
         `clock`: seconds since the epoch, `time.time` by default; a clock of your own moves quota windows,
         de-duplication windows and late entries without waiting.
         """
         self._address = (host, port)
+        self._allowed_hosts = tuple(allowed_hosts)
         self._options: dict[str, Any] = {"quotas": quotas, "keep_bodies": keep_bodies}
         if clock is not None:
             self._options["clock"] = clock
@@ -66,7 +70,9 @@ class Sandbox:
         """Listen, unless it does already; returns when requests are answered."""
         if self._thread is not None and self._thread.is_alive():
             return self
-        self._socket = socket.create_server(self._address, backlog=1024)
+        self._app.hosts.warn()
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._socket = socket.create_server(self._address, family=family, backlog=1024)
         ready = threading.Event()
         self._server = make_server(self._app, on_started=ready.set)
         self._thread = threading.Thread(
@@ -99,9 +105,10 @@ class Sandbox:
     @cached_property
     def _app(self) -> SandboxApp:
         from airflow_provider_events.sandbox.app import SandboxApp
+        from airflow_provider_events.sandbox.hosts import Hosts
         from airflow_provider_events.sandbox.state import Settings
 
-        return SandboxApp(Settings(**self._options))
+        return SandboxApp(Hosts(self._address[0], self._allowed_hosts), Settings(**self._options))
 
     @cached_property
     def port(self) -> int:
@@ -113,7 +120,7 @@ class Sandbox:
     @property
     def url(self) -> str:
         """The base URL of all vendors, such as `http://127.0.0.1:40123`."""
-        return f"http://{self._address[0]}:{self.port}"
+        return f"http://{self._app.hosts.reachable}:{self.port}"
 
     def events(self, vendor: str, outcome: Outcome | None = "accepted") -> list[SandboxEvent]:
         """Events of a vendor, in order of arrival; `outcome=None`: duplicates, ignored and refused too."""
@@ -165,7 +172,7 @@ class Sandbox:
         self._app.reset()
 
     def _call(self) -> None:
-        connection = HTTPConnection(self._address[0], self.port, timeout=_START_SECONDS)
+        connection = HTTPConnection(f"{self._app.hosts.reachable}:{self.port}", timeout=_START_SECONDS)
         with closing(connection):
             connection.request("GET", "/_sandbox/summary")
             connection.getresponse().read()
@@ -176,7 +183,7 @@ class Sandbox:
 
     def connection(self, conn_type: str) -> dict[str, Any]:
         """The Airflow connection to a vendor: conn_type, host, login, password, extra."""
-        return self._app.api(conn_type).connection(self.url)
+        return self._app.connection(conn_type, self.url)
 
     def credentials(self, vendor: str) -> dict[str, str]:
         """The keys that the vendor takes here, by name."""

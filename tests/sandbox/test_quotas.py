@@ -7,6 +7,7 @@ import pytest
 
 from airflow_provider_events.sandbox import Sandbox
 from airflow_provider_events.sandbox.app import SandboxApp
+from airflow_provider_events.sandbox.hosts import Hosts
 from airflow_provider_events.sandbox.state import Quotas, Settings
 from tests.sandbox.conftest import Clock
 
@@ -15,7 +16,7 @@ TIME = "/track/v2/projects/project-token-sandbox/system/time"
 
 
 def test_documented_numbers() -> None:
-    documented = {name: dict(api.quotas) for name, api in SandboxApp().apis.items()}
+    documented = {name: dict(api.quotas) for name, api in SandboxApp(Hosts("127.0.0.1")).apis.items()}
     assert documented == {
         "embeddables": {},
         "vibetrace": {},

@@ -80,7 +80,7 @@ def test_reset_forgets_what_clients_sent_and_did_not_wait_for(events_sandbox: Sa
     for _ in range(20):
         for n in range(50):
             with socket.create_connection(("127.0.0.1", events_sandbox.port)) as client:
-                client.sendall(f"GET /v1/user/c{n} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                client.sendall(f"GET /v1/user/c{n} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         events_sandbox.reset()
         assert httpx.get(f"{events_sandbox.url}/v1/user/a").status_code == 401
         assert len(events_sandbox.requests("vibetrace")) == 1
