@@ -54,7 +54,7 @@ bench: python ## Measure this package beside its peers; rewrites docs/performanc
 	@.venv-bench/bin/python -m benchmarks $(BENCH)
 
 # What depends on Airflow's version; vendors, delivery and the sandbox know no Airflow.
-OLD_TESTS := $(addprefix tests/,cli entries example_dags hooks operators sensors transfers triggers sources/test_lines.py sources/test_records.py sources/test_sql.py)
+OLD_TESTS := $(addprefix tests/,cli entries example_dags hooks operators sensors transfers triggers sources/test_jsonl.py sources/test_rows.py sources/test_sql.py)
 
 test-3.0 test-2.11: test-%:
 	@python="$(OLD_PYTHON)"; \

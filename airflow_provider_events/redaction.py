@@ -19,7 +19,7 @@ from html import unescape
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from airflow_provider_events.exchange import Outcome
+from airflow_provider_events.contract import Outcome
 from airflow_provider_events.shown import MASK, personal, shown
 
 __all__ = ["About", "Private", "Redactor", "nobody"]

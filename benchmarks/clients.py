@@ -43,7 +43,7 @@ def ours(job: Job) -> Run:
     from airflow_provider_events._compat import BaseHook
     from airflow_provider_events.hooks.base import EventsHook
     from airflow_provider_events.sources.mapping import EventMapping
-    from airflow_provider_events.sources.records import SqlRecords
+    from airflow_provider_events.sources.rows import SqlRecords
     from airflow_provider_events.sources.sql import SqlSource
 
     mapping = EventMapping.of({**MAPPING, "identity": {wire.identity: "email"}})

@@ -82,7 +82,7 @@ class DagResult:
 
 @pytest.fixture
 def run_dag(airflow_database: None) -> Iterator[Callable[..., DagResult]]:
-    """Runs the DAG in a piece of Python source, in real Airflow and in this process."""
+    """Runs the DAG in a fragment of Python source, in real Airflow and in this process."""
     written: list[Path] = []
 
     def run(source: str, dag_id: str, **test_arguments: Any) -> DagResult:

@@ -17,7 +17,7 @@ import airflow_provider_events
 
 PACKAGE = "airflow_provider_events"
 ROOT = Path(airflow_provider_events.__file__).parent
-WORDS = {"events", "exceptions", "exchange", "redaction", "row_data", "shown", "values"}
+WORDS = {"contract", "events", "exceptions", "redaction", "row_data", "shown", "values"}
 MAY_IMPORT = {
     "__init__": set[str](),
     "__main__": {"cli"},
@@ -26,21 +26,33 @@ MAY_IMPORT = {
     "exceptions": {"events", "shown"},
     "frames": {"exceptions"},
     "shown": set[str](),
-    "redaction": {"exchange", "shown"},
+    "redaction": {"contract", "shown"},
     "row_data": {"exceptions", "shown", "values"},
-    "exchange": set[str](),
+    "contract": set[str](),
     "values": {"exceptions"},
     "events": {"exceptions", "shown", "values"},
     "vendors": {"vendors", *WORDS},
-    "delivery": {"delivery", *WORDS},
+    "http": {"http", "contract"},
+    "delivery": {"delivery", "http", *WORDS},
+    "lookups": {"lookups", "delivery", "http", *WORDS},
     "cli": {"cli", "_compat", "hooks", "sandbox", "sources", *WORDS},
     "sources": {"sources", "_compat", *WORDS},
-    "hooks": {"hooks", "_compat", "delivery", "frames", "get_provider_info", "sources", "vendors", *WORDS},
+    "hooks": {
+        "hooks",
+        "_compat",
+        "delivery",
+        "frames",
+        "http",
+        "lookups",
+        "get_provider_info",
+        "sources",
+        "vendors",
+        *WORDS,
+    },
     "sandbox": {"sandbox"},
 }
-DOORS = {"_compat", "delivery", "frames", "hooks", "sources", *WORDS}
-WITHOUT_AIRFLOW = {"delivery", "events", "exceptions", "exchange", "get_provider_info", "sandbox", "values", "vendors"}
-WITHOUT_AIRFLOW |= {"frames", "redaction", "row_data", "shown"}
+DOORS = {"_compat", "delivery", "frames", "hooks", "http", "lookups", "sources", *WORDS}
+WITHOUT_AIRFLOW = {"delivery", "get_provider_info", "http", "lookups", "sandbox", "vendors", "frames", *WORDS}
 HEAVY = ("aiohttp", "airflow.providers.common.sql", "httpx", "pandas", "requests", "starlette", "uvicorn")
 
 
@@ -107,7 +119,7 @@ def told(offenders: list[Import]) -> list[str]:
 
 
 def test_the_house_has_its_rooms() -> None:
-    assert {"vendors", "delivery", "sources", "hooks", "operators", "transfers", "sandbox"} <= {
+    assert {"vendors", "delivery", "http", "lookups", "sources", "hooks", "operators", "transfers", "sandbox"} <= {
         room(m) for m in MODULES
     }
     assert len(every_import()) > 100

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_events.exchange import Outcome, Verdict
+from airflow_provider_events.contract import Outcome, Verdict
 from airflow_provider_events.redaction import Private, Redactor, nobody
 
 SECRET = "s3cr3t/Key+with=odd&chars%20"

@@ -10,7 +10,7 @@ from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent, MappingError
 from airflow_provider_events.shown import NAME_LENGTH, TEXT_LENGTH, shown, shown_names, shown_path
 from airflow_provider_events.sources.mapping import EventMapping
-from airflow_provider_events.sources.records import EventRecords
+from airflow_provider_events.sources.rows import EventRecords
 from airflow_provider_events.values import json_object
 
 

@@ -36,7 +36,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run(arguments: argparse.Namespace) -> int:
     """Replay; prints the report as JSON. Returns 0 after a success, 1 otherwise."""
     from airflow_provider_events.hooks.base import EventsHook
-    from airflow_provider_events.sources.lines import LineRecords
+    from airflow_provider_events.sources.jsonl import LineRecords
     from airflow_provider_events.sources.mapping import EventMapping
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")

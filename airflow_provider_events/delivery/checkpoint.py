@@ -9,22 +9,17 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from itertools import compress, repeat
-from operator import not_
 from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
 
-from xxhash import xxh3_128
-
-__all__ = ["Checkpoint", "CheckpointStore", "Digest", "Frontier", "OpenRows", "Span", "Tally"]
+__all__ = ["Checkpoint", "CheckpointStore", "OpenRows", "Tally"]
 
 VERSION = 1
 MAX_OPEN_ROWS = 5_000_000
-KEPT_WHOLE = 0.9  # of a span's rows that have an outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +30,6 @@ class Tally:
     rejected: int = 0
     skipped: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-
-
-class Digest:
-    """A running digest of rows, in the order of the source: quick, and meant for changes, not for forgeries."""
-
-    def __init__(self, seed: str = "") -> None:
-        self._hash = xxh3_128(seed.encode())
-
-    def update(self, row: bytes) -> None:
-        """The next row, as it is on the wire."""
-        self._hash.update(row)
-
-    def copy(self) -> Digest:
-        """The same so far, to go on by itself."""
-        copied = Digest()
-        copied._hash = self._hash.copy()
-        return copied
-
-    def hexdigest(self) -> str:
-        """The digest of all rows so far, in 32 hex digits."""
-        return self._hash.hexdigest()
 
 
 class OpenRows(NamedTuple):
@@ -213,109 +187,3 @@ def load_key(value: Any) -> Any:
         return None
     name, text = value
     return _KEYS[name][2](text)
-
-
-@dataclass(slots=True, repr=False, eq=False)
-class Span:
-    """Neighbouring rows that were taken together.
-
-    :param before: number and key of the row before them.
-    :param rows: number of each row that is an event and may be open, in order.
-    :param keys: their keys; empty where the source has no key column.
-    :param done: numbers of those among them that have an outcome.
-    """
-
-    before: tuple[int, Any]
-    rows: Sequence[int]
-    keys: Sequence[Any] = ()
-    done: set[int] = field(default_factory=set)
-
-    def __repr__(self) -> str:
-        """Without the keys."""
-        return f"<Span of {len(self.rows)} rows, {len(self.done)} done>"
-
-    def settle(self, rows: Collection[int]) -> bool:
-        """Rows have their outcome; whether others still have none.
-
-        What few of them wait for may take long: little more is kept then than has to be.
-        """
-        if len(rows) == len(self.rows):
-            return False
-        self.done.update(rows)
-        if len(self.done) < KEPT_WHOLE * len(self.rows):
-            return True
-        still = list(map(not_, map(self.done.__contains__, self.rows)))
-        self.rows = list(compress(self.rows, still))
-        self.keys = list(compress(self.keys, still))
-        self.done = set()
-        return bool(self.rows)
-
-    def places(self) -> int:
-        """How many pieces `open_rows` gives at most."""
-        between = self.rows[-1] - self.rows[0] + 1 - len(self.rows)
-        return min(len(self.rows) - len(self.done), 1 + between + len(self.done))
-
-    def open_rows(self) -> tuple[OpenRows, ...]:
-        """The rows without an outcome."""
-        groups: list[OpenRows] = []
-        for row, key in zip(self.rows, self.keys or repeat(None), strict=False):
-            if row in self.done:
-                continue
-            if groups and groups[-1].last == row - 1:
-                groups[-1] = groups[-1]._replace(last=row, last_key=key)
-            else:
-                groups.append(OpenRows(row, row, key, key))
-        return tuple(groups)
-
-
-class Frontier:
-    """How far the source was taken, and which rows are open."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self, start: Checkpoint | None = None) -> None:
-        """Begin at the start of the source, or where an earlier try came to."""
-        self._position = start.position if start else 0
-        self._digest: Callable[[], str] = (lambda: start.digest) if start else Digest().hexdigest
-        self._last_key = start.last_key if start else None
-        self._unread: dict[tuple[OpenRows, ...], tuple[int, Any]] = {}
-        self._open: dict[Span, None] = {}
-        if start:
-            self._unread = dict.fromkeys(start.open, start.before_open)
-
-    def took(self, span: Span, position: int, digest: Callable[[], str], last_key: Any) -> None:
-        """The source was taken up to the row `position`, the last one of `span`; `digest` gives that up to it."""
-        self._position, self._digest, self._last_key = position, digest, last_key
-        if span.rows:
-            self._open[span] = None
-
-    def took_again(self, span: Span, group: tuple[OpenRows, ...]) -> None:
-        """A group of rows that an earlier try left open is on its way again."""
-        self._unread.pop(group, None)
-        if span.rows:
-            self._open[span] = None
-
-    def settled(self, span: Span, rows: Collection[int]) -> None:
-        """Rows of `span` have their outcome."""
-        if not span.settle(rows):
-            self._open.pop(span, None)
-
-    def open_places(self) -> int:
-        """How many pieces a checkpoint would have to name at most."""
-        return sum(map(Span.places, self._open)) + sum(map(len, self._unread))
-
-    def checkpoint(self, fingerprint: str, sent_at: datetime, rejected_uri: str | None, tally: Tally) -> Checkpoint:
-        """Where the delivery stands, as a value; `tally` counts the rows taken that are not open."""
-        groups = {span.open_rows(): span.before for span in self._open} | self._unread
-        return Checkpoint(
-            fingerprint,
-            self._position,
-            self._digest(),
-            tally,
-            sent_at,
-            self._last_key,
-            tuple(sorted(groups, key=lambda group: group[0].first)),
-            min(groups.values(), key=lambda before: before[0], default=(0, None)),
-            rejected_uri,
-        )

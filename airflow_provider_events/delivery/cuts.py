@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol, Self, cast
 
-from airflow_provider_events.delivery.checkpoint import Digest, OpenRows
-from airflow_provider_events.delivery.rows import Chunk, Item
+from airflow_provider_events.delivery.checkpoint import OpenRows
+from airflow_provider_events.delivery.encoding import Chunk, Item
+from airflow_provider_events.delivery.offsets import Digest
 from airflow_provider_events.events import Record, Rejection
 
 __all__ = ["Bounds", "Chunks", "Cut", "cuts_of"]
@@ -42,13 +43,13 @@ class Bounds(NamedTuple):
 
     :param batch_size: events in one.
     :param max_bytes: bytes of a body of more than one event.
-    :param piece_overhead: bytes at most that an event costs beside its own; the envelope costs no more either.
+    :param fragment_overhead: bytes at most that an event costs beside its own; the envelope costs no more either.
     :param window: requests in flight at most.
     """
 
     batch_size: int
     max_bytes: int
-    piece_overhead: int
+    fragment_overhead: int
     window: int
 
 
@@ -56,7 +57,7 @@ class Bounds(NamedTuple):
 class Cut:
     """Neighbouring rows that are taken together.
 
-    :param rows: numbers of the events among them; so too `keys` and `pieces`.
+    :param rows: numbers of the events among them; so too `keys` and `fragments`.
     :param places: where the events are: positions in chunks.
     :param stop: position behind the last row in the last chunk.
     :param before: digest of the source before that chunk; None for rows that an earlier try took.
@@ -68,7 +69,7 @@ class Cut:
 
     rows: Sequence[int] = ()
     keys: Sequence[Any] = ()
-    pieces: Sequence[bytes] = ()
+    fragments: Sequence[bytes] = ()
     places: Sequence[tuple[Chunk, Sequence[int]]] = ()
     stop: int = 0
     before: Digest | None = None
@@ -83,16 +84,16 @@ class Cut:
     @classmethod
     def of(cls, chunk: Chunk, start: int, stop: int, before: Digest | None) -> Self:
         """Some rows of a chunk, all of them events."""
-        rows, pieces = chunk.rows[start:stop], cast(Sequence[bytes], chunk.pieces[start:stop])
+        rows, fragments = chunk.rows[start:stop], cast(Sequence[bytes], chunk.fragments[start:stop])
         keys = chunk.keys[start:stop] if chunk.keys else ()
-        return cls(rows, keys, pieces, ((chunk, range(start, stop)),), stop, before, stop - start)
+        return cls(rows, keys, fragments, ((chunk, range(start, stop)),), stop, before, stop - start)
 
     def add(self, chunk: Chunk, start: int, stop: int, before: Digest | None) -> None:
         """Add the rows of a chunk that follow."""
         positions = [at for at in range(start, stop) if at not in chunk.rejections]
         self.rows = [*self.rows, *(chunk.rows[at] for at in positions)]
         self.keys = [*self.keys, *(chunk.keys[at] for at in positions)] if chunk.keys else ()
-        self.pieces = [*self.pieces, *cast(list[bytes], [chunk.pieces[at] for at in positions])]
+        self.fragments = [*self.fragments, *cast(list[bytes], [chunk.fragments[at] for at in positions])]
         self.places = (*self.places, (chunk, positions))
         self.stop, self.before = stop, before
         self.count += stop - start
@@ -173,7 +174,7 @@ def _cut(chunk: Chunk, left: Cut, bounds: Bounds, digest: Digest | None) -> list
     if chunk.rejections:
         events = [at for at in events if at not in chunk.rejections]
     elif chunk.rows and not left.count:
-        longest = max(map(len, cast(Sequence[bytes], chunk.pieces)))
+        longest = max(map(len, cast(Sequence[bytes], chunk.fragments)))
         if overhead + batch_size * (longest + overhead) <= max_bytes:
             stops = range(batch_size, len(chunk) + batch_size, batch_size)
             return [Cut.of(chunk, stop - batch_size, min(stop, len(chunk)), before) for stop in stops]
@@ -181,11 +182,11 @@ def _cut(chunk: Chunk, left: Cut, bounds: Bounds, digest: Digest | None) -> list
     start = taken = 0
     while taken < len(events):
         cut = cuts[-1]
-        size = overhead + sum(map(len, cut.pieces)) + overhead * len(cut.pieces)
+        size = overhead + sum(map(len, cut.fragments)) + overhead * len(cut.fragments)
         fitting = 0
-        for at in events[taken : taken + batch_size - len(cut.pieces)]:
-            size += len(chunk.pieces[at] or b"") + overhead
-            if size > max_bytes and (fitting or cut.pieces):
+        for at in events[taken : taken + batch_size - len(cut.fragments)]:
+            size += len(chunk.fragments[at] or b"") + overhead
+            if size > max_bytes and (fitting or cut.fragments):
                 break
             fitting += 1
         if fitting:

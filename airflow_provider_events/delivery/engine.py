@@ -13,17 +13,24 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Protocol
 
-from airflow_provider_events.delivery.courier import Courier
+from airflow_provider_events.contract import Answer, Outcome, Request, Verdict
+from airflow_provider_events.delivery.accounts import Ledger
+from airflow_provider_events.delivery.batching import (
+    Batch,
+    ContiguousFeed,
+    Feed,
+    IdentityLanes,
+    Prefetcher,
+    identity_of,
+)
 from airflow_provider_events.delivery.cuts import Bounds, Chunks
-from airflow_provider_events.delivery.feed import Batch, Batches, Feed, Lanes, Reader, identity_of
-from airflow_provider_events.delivery.ledger import Ledger
-from airflow_provider_events.delivery.observer import DeliveryObserver
+from airflow_provider_events.delivery.deferred import DeferredEvent, DeferredQueue
+from airflow_provider_events.delivery.observers import DeliveryObserver
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy, Stopped, sleep_unless
-from airflow_provider_events.delivery.transport import Transport
-from airflow_provider_events.delivery.waiting import Held, Waiting
+from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy, Stopped, sleep_unless
+from airflow_provider_events.delivery.sender import Sender
 from airflow_provider_events.exceptions import DeliveryInterrupted, EntryMissing, UnknownAnswer
-from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
+from airflow_provider_events.http.contract import Transport
 from airflow_provider_events.redaction import Redactor
 
 __all__ = ["Engine", "Limits", "Wire"]
@@ -39,10 +46,10 @@ class Wire(Protocol):
         """Bound of a request body of more than one event."""
 
     @property
-    def piece_overhead(self) -> int:
+    def fragment_overhead(self) -> int:
         """Bytes at most that an event costs in a body beside its own; the envelope costs no more either."""
 
-    def request(self, pieces: Sequence[bytes]) -> Request:
+    def request(self, fragments: Sequence[bytes]) -> Request:
         """One request for these events."""
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
@@ -74,7 +81,7 @@ class Engine:
         limits: Limits,
         options: DeliveryOptions,
         *,
-        pacer: Pacer,
+        rate_limiter: RateLimiter,
         policy: RetryPolicy,
         observer: DeliveryObserver,
         redactor: Redactor | None = None,
@@ -87,11 +94,11 @@ class Engine:
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
         self._unreadable: Exception | None = None
-        self._courier = Courier(transport, pacer, policy, self._stopping, ledger.counters, redactor)
+        self._sender = Sender(transport, rate_limiter, policy, self._stopping, ledger.counters, redactor)
         self._taking: set[int] = set()
         self._doubtful: set[int] = set()  # rows whose events may be stored: no answer told
         in_order = options.ordering == "identity"
-        self._queues = [Waiting() for _ in range(limits.max_in_flight if in_order else 1)]
+        self._queues = [DeferredQueue() for _ in range(limits.max_in_flight if in_order else 1)]
         self._readings = [partial(wire.read, count=count) for count in range(limits.batch_size + 1)]
         self._held_rows: dict[str, set[int]] | None = {} if in_order else None
 
@@ -112,10 +119,10 @@ class Engine:
         :raises Exception: what the source raised, after all rows before it were delivered.
         """
         limits, wire = self._limits, self._wire
-        bounds = Bounds(limits.batch_size, wire.max_request_bytes, wire.piece_overhead, limits.max_in_flight)
+        bounds = Bounds(limits.batch_size, wire.max_request_bytes, wire.fragment_overhead, limits.max_in_flight)
         in_order = self._held_rows is not None
-        reader = Reader(chunks, bounds._replace(batch_size=1) if in_order else bounds, self._ledger)
-        feed: Feed = Lanes(reader, bounds) if in_order else Batches(reader, limits.batch_size)
+        reader = Prefetcher(chunks, bounds._replace(batch_size=1) if in_order else bounds, self._ledger)
+        feed: Feed = IdentityLanes(reader, bounds) if in_order else ContiguousFeed(reader, limits.batch_size)
         workers = [asyncio.create_task(self._work(feed, n)) for n in range(limits.max_in_flight)]
         ticker = asyncio.create_task(self._tick())
         try:
@@ -168,7 +175,7 @@ class Engine:
         except Exception as error:  # the first worker's error ends the delivery; `run` raises it
             self.fail(error)
 
-    async def _next(self, feed: Feed, worker: int, queue: Waiting, new_first: bool) -> Batch | None:
+    async def _next(self, feed: Feed, worker: int, queue: DeferredQueue, new_first: bool) -> Batch | None:
         """An event whose wait is over, else new rows, else the next wait that ends.
 
         :param new_first: new rows go before an event whose wait is over, so that many of these starve nobody.
@@ -201,36 +208,36 @@ class Engine:
         finally:
             self._taking.discard(worker)
 
-    async def _deliver(self, batch: Batch, queue: Waiting) -> None:
+    async def _deliver(self, batch: Batch, queue: DeferredQueue) -> None:
         """Give every event of the batch an outcome."""
         if self._held_rows:
             batch = batch.part([n for n in range(len(batch.rows)) if not self._must_queue(batch, n, queue)])
-        patience = self._courier.patience()
-        parts = [batch] if batch.pieces else []
+        budget = self._sender.budget()
+        parts = [batch] if batch.fragments else []
         while parts:
             part = parts.pop()
-            pieces = part.pieces
-            request, read = self._wire.request(pieces), self._readings[len(pieces)]
+            fragments = part.fragments
+            request, read = self._wire.request(fragments), self._readings[len(fragments)]
             try:
-                answer, reading = await self._courier.carry(request, read, patience, part.about)
+                answer, reading = await self._sender.send(request, read, budget, part.about)
                 if isinstance(reading, list):
                     if again := self._settle_each(part, reading, answer, queue):
                         parts.append(part := part.part(again))
-                        await self._courier.pause(patience, "an answer without a result for each event")
+                        await self._sender.pause(budget, "an answer without a result for each event")
                     continue
             except BaseException:
-                if patience.unknown:
+                if budget.unknown:
                     self._doubtful.update(part.rows)
                 raise
             if reading.verdict is Verdict.DELIVERED and part.held is None:
                 self._delivered(part)
-            elif len(pieces) > 1:
-                middle = len(pieces) // 2
-                parts += part.part(range(middle, len(pieces))), part.part(range(middle))
+            elif len(fragments) > 1:
+                middle = len(fragments) // 2
+                parts += part.part(range(middle, len(fragments))), part.part(range(middle))
             else:
                 self._settle(part, 0, reading, answer, queue)
 
-    def _settle_each(self, batch: Batch, outcomes: list[Outcome], answer: Answer, queue: Waiting) -> list[int]:
+    def _settle_each(self, batch: Batch, outcomes: list[Outcome], answer: Answer, queue: DeferredQueue) -> list[int]:
         """Settle events of a request by their outcomes; gives the places of those that are to be sent again."""
         each = list(zip(range(len(batch.rows)), outcomes, strict=True))
         if batch.held is None:
@@ -240,8 +247,8 @@ class Engine:
         for n, outcome in each:
             if outcome.verdict is Verdict.RETRY:
                 again.append(n)
-            elif outcome.verdict is Verdict.REFUSED:
-                self.fail(self._courier.refused(answer, outcome, batch.about))
+            elif outcome.verdict is Verdict.FATAL:
+                self.fail(self._sender.access_denied(answer, outcome, batch.about))
             else:
                 self._settle(batch, n, outcome, answer, queue)
         return again
@@ -254,7 +261,7 @@ class Engine:
         for span, some in groupby(zip(batch.spans, batch.rows, strict=True), itemgetter(0)):
             self._ledger.delivered(span, [row for _, row in some])
 
-    def _settle(self, batch: Batch, n: int, outcome: Outcome, answer: Answer, queue: Waiting) -> None:
+    def _settle(self, batch: Batch, n: int, outcome: Outcome, answer: Answer, queue: DeferredQueue) -> None:
         row, span, policy = batch.rows[n], batch.span(n), self._options.on_missing_entry
         if outcome.verdict is Verdict.MISSING and policy == "wait" and self._hold(batch, n, queue):
             return
@@ -265,22 +272,22 @@ class Engine:
         elif outcome.verdict is Verdict.MISSING and policy == "skip":
             self._ledger.skipped(span, row)
         else:
-            self._ledger.refused(span, batch.item(n).record, outcome)
+            self._ledger.rejected_by_vendor(span, batch.item(n).record, outcome)
         if outcome.verdict is Verdict.MISSING and policy == "fail":
             self.fail(
                 EntryMissing(
                     f"row {row}: the customer's entry does not exist ({outcome.code})",
                     status=answer.status,
                     code=outcome.code,
-                    request_id=self._courier.redactor.label(answer.headers.get("x-request-id"), batch.about),
+                    request_id=self._sender.redactor.label(answer.headers.get("x-request-id"), batch.about),
                 )
             )
 
-    def _hold(self, batch: Batch, n: int, queue: Waiting) -> bool:
+    def _hold(self, batch: Batch, n: int, queue: DeferredQueue) -> bool:
         """Let the event wait; False when its time is over."""
         now, row = asyncio.get_running_loop().time(), batch.rows[n]
         deadline = now + self._options.missing_entry_timeout
-        held = batch.held or Held(now, row, deadline, 0, batch.item(n), batch.span(n))
+        held = batch.held or DeferredEvent(now, row, deadline, 0, batch.item(n), batch.span(n))
         if now >= held.deadline:
             return False
         if self._held_rows is not None:
@@ -288,7 +295,7 @@ class Engine:
         queue.add(held.again(now))
         return True
 
-    def _must_queue(self, batch: Batch, n: int, queue: Waiting) -> bool:
+    def _must_queue(self, batch: Batch, n: int, queue: DeferredQueue) -> bool:
         """Whether an earlier event of the same identity still waits; then this one queues up behind it."""
         rows = self._held_rows.get(identity_of(batch.item(n).record)) if self._held_rows else None
         return bool(rows and min(rows) < batch.rows[n] and self._hold(batch, n, queue))

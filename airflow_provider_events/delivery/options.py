@@ -69,7 +69,7 @@ class DeliveryOptions:
             ):
                 raise ConfigurationError(f"{name} has to be a number above 0, not {value!r}")
 
-    def judge(self, report: DeliveryReport) -> None:
+    def check_rejections(self, report: DeliveryReport) -> None:
         """Whether the accounts of a finished delivery are a success.
 
         :raises TooManyRejected: they are not; a retry could not help.

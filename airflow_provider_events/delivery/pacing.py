@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-__all__ = ["Pacer", "Patience", "RetryPolicy", "Stopped", "retry_after_seconds", "sleep_unless"]
+__all__ = ["RateLimiter", "RetryBudget", "RetryPolicy", "Stopped", "retry_after_seconds", "sleep_unless"]
 
 MAX_TOLD_SECONDS = 999_999_999.0
 _SECONDS = re.compile(r"\d+(\.\d*)?", re.ASCII)
@@ -58,7 +58,7 @@ class RetryPolicy:
         return random.uniform(0, min(self.cap_seconds, self.base_seconds * 2 ** min(attempt, 30)))
 
 
-class Patience:
+class RetryBudget:
     """How long one batch has been failing, and how often; times the vendor asked for are kept apart.
 
     :ivar unknown: how many answers were a success in an unknown form.
@@ -85,7 +85,7 @@ class Patience:
         self.unknown += 1
         return self.unknown < self._policy.max_unknown
 
-    def told_to_wait(self, asked_seconds: float | None) -> float | None:
+    def throttled(self, asked_seconds: float | None) -> float | None:
         """The pause after a 429 or a `Retry-After` in seconds, or None when it is more than a worker should wait.
 
         As told; where nothing is told, or no time at all, it grows from time to time.
@@ -96,7 +96,7 @@ class Patience:
         return pause if self._waited_seconds <= self._policy.max_wait_seconds else None
 
 
-class Pacer:
+class RateLimiter:
     """One turn after the other, evenly spaced: shared by all that use one quota.
 
     :param requests_per_minute: None for no limit. Of a quota 99 % are used, so that the network's jitter never packs
@@ -110,7 +110,7 @@ class Pacer:
         self._resume_at = 0.0
         self.free = not self._interval
 
-    async def turn(self, stopping: asyncio.Event) -> None:
+    async def acquire(self, stopping: asyncio.Event) -> None:
         """Wait for the next turn; a pause that comes while waiting puts it off.
 
         :raises Stopped: `stopping` was set.

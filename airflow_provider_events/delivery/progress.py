@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from airflow_provider_events.delivery.observer import Counters
+    from airflow_provider_events.delivery.accounts import Counters
 
 __all__ = ["Meter", "Progress", "ProgressStore", "counted"]
 

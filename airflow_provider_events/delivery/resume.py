@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, Protocol
 
 from tenacity import Retrying, before_sleep_log, retry_if_not_exception_type, stop_after_attempt, wait_exponential
 
-from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore, Digest, OpenRows
+from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore, OpenRows
+from airflow_provider_events.delivery.encoding import Chunk, Faulty, Row
+from airflow_provider_events.delivery.offsets import Digest
 from airflow_provider_events.delivery.options import SourceChangedPolicy
-from airflow_provider_events.delivery.progress import Progress, ProgressStore
-from airflow_provider_events.delivery.rows import Chunk, Faulty, Row
-from airflow_provider_events.delivery.sinks import RejectedSink
 from airflow_provider_events.events import Record
-from airflow_provider_events.exceptions import DeliveryInterrupted, SourceChanged
+from airflow_provider_events.exceptions import SourceChanged
 
-__all__ = ["Checkpointer", "Resumable", "Source", "load"]
+__all__ = ["Resumable", "Source", "load"]
 
 log = logging.getLogger(__name__)
 
-SAVE_SECONDS = 2.0
-MAX_OPEN_PLACES = 5000
-LAST_SAVE_SECONDS = 20.0
 
 # Five attempts in 15 seconds; content that is damaged stays so.
 patiently = Retrying(
@@ -189,89 +183,3 @@ def load(store: CheckpointStore, fingerprint: str, policy: SourceChangedPolicy) 
         return None
     log.info("going on behind row %d, to which an earlier try came", checkpoint.position)
     return checkpoint
-
-
-class Checkpointer:
-    """Saves where the delivery stands every two seconds and at the end, on a thread of its own.
-
-    Rejected rows are brought to their file first, so that no checkpoint ever claims more than the file holds. The
-    progress is saved on the same thread: Airflow's state store answers one call at a time.
-
-    :param checkpoint: where it stands now; called on the event loop.
-    :param open_places: how many places a checkpoint would have to name; past 5,000 only the last one is saved.
-    :param progress: the latest figures, for a store that shows them.
-    """
-
-    def __init__(
-        self,
-        store: CheckpointStore | None,
-        sink: RejectedSink | None,
-        checkpoint: Callable[[], Checkpoint],
-        open_places: Callable[[], int],
-        progress: Callable[[], Progress | None],
-    ) -> None:
-        self._store = store
-        self._sink = sink
-        self._checkpoint = checkpoint
-        self._open_places = open_places
-        self._progress = progress
-        self._shown: Progress | None = None
-        self._thread = ThreadPoolExecutor(1, "events-checkpoint")
-        self._complaints: set[str] = set()
-
-    async def keep_saving(self, on_error: Callable[[Exception], None]) -> None:
-        """Save every two seconds until cancelled; an error of the rejected file goes to `on_error`."""
-        while True:
-            await asyncio.sleep(SAVE_SECONDS)
-            try:
-                await self._save_all(
-                    self._store is not None and self._open_places() <= MAX_OPEN_PLACES, False, self._progress()
-                )
-            except Exception as error:
-                on_error(error)
-
-    async def save(self, *, completed: bool) -> None:
-        """Save at the end.
-
-        :raises OSError: the rejected rows cannot be written.
-        """
-        await self._save_all(self._store is not None, completed, self._progress())
-
-    async def _save_all(self, checkpoint: bool, completed: bool, progress: Progress | None) -> None:
-        value = self._checkpoint().to_dict() if checkpoint else None
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._save, value, completed, progress)
-
-    def close(self) -> None:
-        """No more saves."""
-        self._thread.shutdown(wait=False)
-
-    def _save(self, value: dict[str, Any] | None, completed: bool, progress: Progress | None) -> None:
-        try:
-            if self._sink is not None:
-                self._sink.flush()
-            if self._store is not None and value is not None:
-                self._keep(self._store, value, completed)
-        finally:
-            if isinstance(self._store, ProgressStore) and progress is not None and progress is not self._shown:
-                self._show(self._store, progress)
-
-    def _keep(self, store: CheckpointStore, value: dict[str, Any], completed: bool) -> None:
-        try:
-            store.save(value, completed=completed)
-        except DeliveryInterrupted:
-            raise
-        except Exception as error:  # a state store that is down must not stop a delivery
-            self._complain("the checkpoint cannot be saved (%s); a retry may start over", error)
-
-    def _show(self, store: ProgressStore, progress: Progress) -> None:
-        self._shown = progress
-        try:
-            store.show(progress)
-        except Exception as error:  # the same
-            self._complain("the progress cannot be shown (%s); the log has it", error)
-
-    def _complain(self, message: str, error: Exception) -> None:
-        """Warn, once."""
-        if message not in self._complaints:
-            self._complaints.add(message)
-            log.warning(message, type(error).__name__)

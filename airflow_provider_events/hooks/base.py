@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_events.delivery.checkpoint import CheckpointStore
     from airflow_provider_events.delivery.job import Codec, Delivery
     from airflow_provider_events.delivery.resume import Source
-    from airflow_provider_events.delivery.transport import Endpoint
+    from airflow_provider_events.http.contract import Endpoint
     from airflow_provider_events.redaction import Redactor
     from airflow_provider_events.sources.mapping import EventMapping
 
@@ -157,8 +157,8 @@ class EventsHook(BaseHook):
     @final
     async def alookup(self, identities: Sequence[Mapping[str, str | int]]) -> list[bool]:
         """`lookup` for code that runs on an event loop."""
-        from airflow_provider_events.delivery.lookups import Search
         from airflow_provider_events.hooks.lookups import look_once
+        from airflow_provider_events.lookups.search import Search
 
         await self.prepare()
         search = Search(checked_identities(identities))
@@ -188,7 +188,7 @@ class EventsHook(BaseHook):
         try:
             return await send_one(self, Event.from_dict(event), self.vendor)
         except (DeliveryError, InvalidEvent) as error:
-            raise self.named(error) from None
+            raise self.with_conn_id(error) from None
 
     @final
     def upsert(
@@ -212,7 +212,7 @@ class EventsHook(BaseHook):
             entry = Event("upsert", identity, sent_at, filled(attributes or {}))
             return self.run(lambda: send_one(self, entry, codec))
         except (DeliveryError, InvalidEvent) as error:
-            raise self.named(error) from None
+            raise self.with_conn_id(error) from None
 
     @final
     def deliver(
@@ -228,7 +228,7 @@ class EventsHook(BaseHook):
         :param options: those of `DeliveryOptions`, and `rejected_path`.
         :raises DeliveryError: with the accounts so far as its `report`.
         """
-        from airflow_provider_events.sources.records import EventRecords
+        from airflow_provider_events.sources.rows import EventRecords
 
         return self.deliver_source(EventRecords(events, mapping), **options)
 
@@ -255,37 +255,39 @@ class EventsHook(BaseHook):
         :param fingerprint: of query, mapping and options; a checkpoint of another one is not continued.
         :param store: keeps the checkpoint from try to try, and may show the progress.
         """
+        from airflow_provider_events.delivery.dead_letter import DeadLetterFile
         from airflow_provider_events.delivery.job import Delivery, Plan
-        from airflow_provider_events.delivery.observer import LogObserver
+        from airflow_provider_events.delivery.observers import LogObserver
         from airflow_provider_events.delivery.options import DeliveryOptions
         from airflow_provider_events.delivery.progress import Meter
-        from airflow_provider_events.delivery.sinks import RejectedSink
-        from airflow_provider_events.delivery.transport import open_transport
         from airflow_provider_events.hooks.files import safe_name
         from airflow_provider_events.hooks.rejected import rejected_file
         from airflow_provider_events.hooks.sending import limits_of
+        from airflow_provider_events.http import open_transport
 
         wanted = DeliveryOptions(**options)
         limits, quota = limits_of(self, wanted)
         sent_at = parse_time(sent_at or datetime.now(UTC), "sent_at")
         endpoint = self.endpoint(limits.max_in_flight)
-        sink = None
+        dead_letters = None
         if rejected_path and not wanted.dry_run:
             if rejected_path.removeprefix("file://") == getattr(source, "uri", None):
                 raise ConfigurationError(
                     f"rejected_path: {rejected_path} is the file that is to be read; name another one"
                 )
             name = rejected_name or f"{safe_name(self.conn_id)}-{sent_at:%Y%m%dT%H%M%S.%f}.jsonl"
-            sink = RejectedSink(rejected_file(rejected_path, name), self.conn_type)
+            dead_letters = DeadLetterFile(rejected_file(rejected_path, name), self.conn_type)
         plan = Plan(self.conn_type, wanted, limits, quota, sent_at, fingerprint, redactor=self.redactor)
         observer = LogObserver(log, Meter(quota, lambda: getattr(source, "total", None)))
-        self._delivery = Delivery(codec or self.vendor, lambda: open_transport(endpoint), plan, observer, sink, store)
+        self._delivery = Delivery(
+            codec or self.vendor, lambda: open_transport(endpoint), plan, observer, dead_letters, store
+        )
         if self._stopped:
             self._delivery.stop()
         try:
             return self._delivery.run(source)
         except DeliveryError as error:
-            raise self.named(error) from None
+            raise self.with_conn_id(error) from None
 
     @property
     def report(self) -> DeliveryReport | None:
@@ -309,7 +311,7 @@ class EventsHook(BaseHook):
 
         :raises DeliveryInterrupted: it was stopped.
         """
-        from airflow_provider_events.delivery.job import on_own_loop
+        from airflow_provider_events.delivery.runtime import on_own_loop
 
         def begun(cancel: Callable[[], None]) -> None:
             started.append(cancel)
@@ -356,8 +358,8 @@ class EventsHook(BaseHook):
 
         :raises ConfigurationError: its CA bundle cannot be read, or the environment's proxy is none.
         """
-        from airflow_provider_events.delivery.transport import Endpoint
         from airflow_provider_events.hooks.route import proxy_of, verify_of
+        from airflow_provider_events.http.contract import Endpoint
 
         vendor = self.vendor
         return Endpoint(
@@ -402,7 +404,7 @@ class EventsHook(BaseHook):
             log.warning("connection %r: %s", self.conn_id, warning)
         return vendor
 
-    def named(self, error: EventsError) -> EventsError:
+    def with_conn_id(self, error: EventsError) -> EventsError:
         """`error`, saying which connection it was, where that leads, and which fields of its form to look at."""
         from airflow_provider_events.hooks.route import proxy_of
         from airflow_provider_events.hooks.sending import advice

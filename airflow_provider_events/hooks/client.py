@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import httpx
 
-    from airflow_provider_events.delivery.transport import Endpoint
+    from airflow_provider_events.http.contract import Endpoint
 
 __all__ = ["client_of"]
 
@@ -19,7 +19,7 @@ def client_of(endpoint: Endpoint) -> httpx.Client:
     """
     import httpx
 
-    from airflow_provider_events.delivery.transport import tls_context
+    from airflow_provider_events.http.tls import tls_context
 
     class OwnOrigin(httpx.HTTPTransport):
         """Adds them to a copy, so that nothing that follows from a request carries them on."""

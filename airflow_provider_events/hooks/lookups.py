@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from airflow_provider_events.delivery.lookups import Line, open_line
 from airflow_provider_events.exceptions import DeliveryError, VendorUnavailable
+from airflow_provider_events.lookups.search import Line, open_line
 
 if TYPE_CHECKING:
-    from airflow_provider_events.delivery.lookups import Search
     from airflow_provider_events.hooks.base import EventsHook
+    from airflow_provider_events.lookups.search import Search
 
 __all__ = ["line_of", "look", "look_once"]
 
@@ -33,16 +33,16 @@ async def look(hook: EventsHook, search: Search, line: Line, *, seconds: float |
     :param seconds: how long it may take; what is found by then stays found. None: as long as it takes.
     :raises DeliveryError: naming the connection; `VendorUnavailable` also where that time brought failures alone.
     """
-    answers, retries = search.answers, line.courier.counters.retries
+    answers, retries = search.answers, line.sender.counters.retries
     try:
         async with asyncio.timeout(seconds):
             await search.round(hook.vendor, line)
     except TimeoutError:
-        if search.answers == answers and line.courier.counters.retries > retries:
+        if search.answers == answers and line.sender.counters.retries > retries:
             unanswered = VendorUnavailable(f"no usable answer within the {seconds or 0:.0f} s that were left")
-            raise hook.named(unanswered) from None
+            raise hook.with_conn_id(unanswered) from None
     except DeliveryError as error:
-        raise hook.named(error) from None
+        raise hook.with_conn_id(error) from None
 
 
 async def look_once(hook: EventsHook, search: Search, *, seconds: float | None = None) -> None:

@@ -16,7 +16,7 @@ MOST_NAMES = 1000
 
 
 class RejectedFile:
-    """One file of rejected events; see `airflow_provider_events.delivery.sinks.Storage`."""
+    """One file of rejected events; see `airflow_provider_events.delivery.dead_letter.Storage`."""
 
     def __init__(self, file: StoredFile) -> None:
         self._file = file

@@ -57,7 +57,7 @@ def verify_of(vendor: Vendor) -> bool | str:
 
     :raises ConfigurationError: there are no authorities at the path.
     """
-    from airflow_provider_events.delivery.transport import tls_context
+    from airflow_provider_events.http.tls import tls_context
 
     verify, where = vendor.verify, "'Verify TLS' (extra key 'verify') has to be true, false or"
     if verify is True:

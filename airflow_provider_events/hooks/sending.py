@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_provider_events.delivery.courier import alone, refusal
+from airflow_provider_events.contract import Verdict
+from airflow_provider_events.delivery.encoding import at_its_time, encoded
 from airflow_provider_events.delivery.engine import Limits
-from airflow_provider_events.delivery.rows import at_its_time, encoded
-from airflow_provider_events.delivery.transport import TransportError, open_transport
+from airflow_provider_events.delivery.sender import open_sender, refusal
 from airflow_provider_events.events import Event, Receipt
 from airflow_provider_events.exceptions import (
     ConfigurationError,
@@ -20,7 +20,8 @@ from airflow_provider_events.exceptions import (
     UnknownAnswer,
     VendorUnavailable,
 )
-from airflow_provider_events.exchange import Verdict
+from airflow_provider_events.http import open_transport
+from airflow_provider_events.http.contract import TransportError
 from airflow_provider_events.redaction import Private
 
 if TYPE_CHECKING:
@@ -38,15 +39,15 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
     :param codec: how it travels: as an event of the hook's vendor, or as an upsert.
     """
     event = at_its_time(event, codec, datetime.now(UTC))
-    piece = encoded(event, codec)
+    fragment = encoded(event, codec)
     redactor = hook.redactor
 
     def about() -> list[Private]:
         return [Private(event.identity, (event.properties, event.id))]
 
-    async with alone(hook.endpoint(1), redactor) as courier:
-        answer, outcome = await courier.carry(
-            codec.request([piece]), lambda answer: codec.read(answer, 1), courier.patience(), about
+    async with open_sender(hook.endpoint(1), redactor) as sender:
+        answer, outcome = await sender.send(
+            codec.request([fragment]), lambda answer: codec.read(answer, 1), sender.budget(), about
         )
     if isinstance(outcome, list):
         (outcome,) = outcome
@@ -65,7 +66,7 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
         answer.status,
         redactor.label(outcome.reference, about),
         request_id,
-        courier.counters.requests,
+        sender.counters.requests,
     )
 
 
@@ -83,7 +84,7 @@ async def probe(hook: EventsHook) -> tuple[bool, str]:
     if outcome.verdict is Verdict.DELIVERED:
         return True, f"{vendor.label} accepts this connection ({where}){warned}"
     said = f"{vendor.label} at {where} answered {answer.status} ({outcome.code}): {outcome.reason}"
-    kind = refusal(answer) if outcome.verdict is Verdict.REFUSED else EventRejected
+    kind = refusal(answer) if outcome.verdict is Verdict.FATAL else EventRejected
     return False, said + advice(vendor, kind(said)) + warned
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_events.hooks.base import EventsHook
     from airflow_provider_events.operators.checkpoints import FileCheckpoints, StateStoreCheckpoints
 
-__all__ = ["DeliveryOperator", "configured", "failing_for_good", "one_line", "run_time", "task_name"]
+__all__ = ["DeliveryOperator", "config_option", "dag_run_start", "fail_without_retry", "one_line", "task_name"]
 
 log = logging.getLogger(__name__)
 
@@ -136,24 +136,24 @@ class DeliveryOperator(BaseOperator):
 
         ti = context["ti"]
         name = task_name(ti)
-        with failing_for_good():
+        with fail_without_retry():
             self._hook = hook = EventsHook.for_connection(self.conn_id)
             store = checkpoint_store(
                 context,
-                self._checkpoint_path.checked(self.checkpoint_path) or configured("checkpoint_path"),
+                self._checkpoint_path.checked(self.checkpoint_path) or config_option("checkpoint_path"),
                 name,
                 self.resume_after_clear,
             )
             options = self._options()
             try:
                 if self.ensure_entry and not options["dry_run"]:
-                    self._ensure(hook, run_time(context))
+                    self._ensure(hook, dag_run_start(context))
                 report = hook.deliver_source(
                     self.source(hook),
                     codec=self.codec(hook),
-                    rejected_path=self._rejected_path.checked(self.rejected_path) or configured("rejected_path"),
+                    rejected_path=self._rejected_path.checked(self.rejected_path) or config_option("rejected_path"),
                     rejected_name=f"{name}/try_{ti.try_number}.jsonl",
-                    sent_at=run_time(context),
+                    sent_at=dag_run_start(context),
                     fingerprint=self._fingerprint(task_key(ti)),
                     store=store,
                     **options,
@@ -161,7 +161,7 @@ class DeliveryOperator(BaseOperator):
             except AirflowTaskTimeout:
                 self._account(ti, hook, store)
                 words = "execution_timeout ended the delivery; what was in flight has been accounted for"
-                raise hook.named(DeliveryInterrupted(words, report=hook.report)) from None
+                raise hook.with_conn_id(DeliveryInterrupted(words, report=hook.report)) from None
             except BaseException:
                 self._account(ti, hook, store)
                 raise
@@ -227,7 +227,7 @@ class DeliveryOperator(BaseOperator):
 
 
 @contextmanager
-def failing_for_good() -> Iterator[None]:
+def fail_without_retry() -> Iterator[None]:
     """Errors that no retry can heal fail the task at once; the others are left to Airflow's retries."""
     try:
         yield
@@ -237,13 +237,13 @@ def failing_for_good() -> Iterator[None]:
         raise AirflowFailException(str(error)) from None
 
 
-def run_time(context: Context) -> datetime | None:
+def dag_run_start(context: Context) -> datetime | None:
     """When the DAG run started: the same for every try, so that a retry sends the same bytes."""
     dag_run = context.get("dag_run")
     return getattr(dag_run, "start_date", None)
 
 
-def configured(option: str) -> str | None:
+def config_option(option: str) -> str | None:
     """An option of Airflow's section `[events]`; None where it is blank."""
     return conf.get("events", option, fallback="") or None
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_events._compat import BaseOperator
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
 from airflow_provider_events.frames import final
-from airflow_provider_events.operators.counted import CountedField, listed
-from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, one_line
+from airflow_provider_events.operators.delivery import DeliveryOperator, fail_without_retry, one_line
+from airflow_provider_events.operators.redacted import CountedField, listed
 from airflow_provider_events.operators.templated import is_templated
 from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.values import filled, kind
@@ -69,7 +69,7 @@ class UpsertEntryOperator(DeliveryOperator):
 
     def source(self, hook: EventsHook) -> Source:
         """The entries as records."""
-        from airflow_provider_events.sources.records import EventRecords
+        from airflow_provider_events.sources.rows import EventRecords
 
         if self._identity is not None:
             return EventRecords([_as_event({"identity": self._identity, "attributes": self._attributes})])
@@ -148,7 +148,7 @@ def split_by_entry(
 
 
 def _split(hook: EventsHook, events: list[Any], mapping: Any) -> dict[str, list[Any]]:
-    from airflow_provider_events.sources.records import EventRecords
+    from airflow_provider_events.sources.rows import EventRecords
 
     identities = []
     for chunk in EventRecords(events, mapping).records():
@@ -199,7 +199,7 @@ class FilterByEntryOperator(BaseOperator):
         """Look their customers up; an error of the connection or the vendor fails the task, and tells nothing apart."""
         from airflow_provider_events.hooks.base import EventsHook
 
-        with failing_for_good():
+        with fail_without_retry():
             events = list(listed(self._events, "events"))
             self._hook = EventsHook.for_connection(self.conn_id)
             split = _split(self._hook, events, self.mapping)

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events._compat import BaseOperator
-from airflow_provider_events.operators.counted import CountedField, listed
-from airflow_provider_events.operators.delivery import DeliveryOperator, failing_for_good, one_line, run_time
+from airflow_provider_events.operators.delivery import DeliveryOperator, dag_run_start, fail_without_retry, one_line
 from airflow_provider_events.operators.paths import GivenPath
+from airflow_provider_events.operators.redacted import CountedField, listed
 from airflow_provider_events.operators.templated import is_templated
 from airflow_provider_events.sources.mapping import EventMapping
 
@@ -71,16 +71,16 @@ class SendEventOperator(BaseOperator):
         from airflow_provider_events.delivery.progress import counted
         from airflow_provider_events.hooks.base import EventsHook
 
-        with failing_for_good():
+        with fail_without_retry():
             self._hook = hook = EventsHook.for_connection(self.conn_id)
             if self.ensure_entry:
                 attributes = self.ensure_entry if isinstance(self.ensure_entry, Mapping) else {}
-                hook.upsert(self._identity, attributes, sent_at=run_time(context))
+                hook.upsert(self._identity, attributes, sent_at=dag_run_start(context))
             receipt = hook.send(
                 {
                     "name": self.name,
                     "identity": self._identity,
-                    "timestamp": self.timestamp or run_time(context),
+                    "timestamp": self.timestamp or dag_run_start(context),
                     "properties": self._properties,
                     "id": self.id,
                 }
@@ -124,8 +124,8 @@ class SendEventsOperator(DeliveryOperator):
 
     def source(self, hook: EventsHook) -> Source:
         """The events, the mapped rows, or the lines of a file."""
-        from airflow_provider_events.sources.lines import LineRecords, is_lines_uri
-        from airflow_provider_events.sources.records import EventRecords
+        from airflow_provider_events.sources.jsonl import LineRecords, is_lines_uri
+        from airflow_provider_events.sources.rows import EventRecords
 
         if isinstance(self._events, str) and is_lines_uri(self._events):
             self._path.checked(self._events)

@@ -25,9 +25,9 @@ from airflow_provider_events.exceptions import (
     RateLimited,
     SourceError,
 )
-from airflow_provider_events.operators.counted import CountedField, listed
-from airflow_provider_events.operators.delivery import configured, failing_for_good, one_line, task_name
+from airflow_provider_events.operators.delivery import config_option, fail_without_retry, one_line, task_name
 from airflow_provider_events.operators.paths import GivenPath
+from airflow_provider_events.operators.redacted import CountedField, listed
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
@@ -123,7 +123,7 @@ class EntryExistsSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """One look."""
         wait = self._wait = self._wait or self._begin(context)
-        with failing_for_good():
+        with fail_without_retry():
             if not wait.enough and time.time() >= wait.not_before:
                 self._look(wait)
         return PokeReturnValue(wait.enough, wait.result() if wait.enough else None)
@@ -139,7 +139,7 @@ class EntryExistsSensor(BaseSensorOperator):
 
             WaitingList(path).remove()
         wait = self._wait = self._begin(context, event["progress"])
-        with failing_for_good():
+        with fail_without_retry():
             if event["status"] == "error":
                 if not event["retryable"]:
                     raise AirflowFailException(event["message"])
@@ -166,7 +166,7 @@ class EntryExistsSensor(BaseSensorOperator):
         from airflow_provider_events.operators.checkpoints import checkpoint_store
         from airflow_provider_events.sensors.wait import Wait
 
-        with failing_for_good():
+        with fail_without_retry():
             identities = self._wanted()
             store = checkpoint_store(context, self._path(), task_name(context["ti"]), False)
             wait = Wait(identities, self.require, self.timeout, store, progress)
@@ -252,7 +252,7 @@ class EntryExistsSensor(BaseSensorOperator):
         )
 
     def _path(self) -> str | None:
-        return self._checkpoint_path.checked(self.checkpoint_path) or configured("checkpoint_path")
+        return self._checkpoint_path.checked(self.checkpoint_path) or config_option("checkpoint_path")
 
     def _folder(self, context: Context) -> str | None:
         """Where this try keeps its list; None for the trigger's own row."""

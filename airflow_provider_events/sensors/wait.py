@@ -7,13 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_events.delivery.lookups import Search
 from airflow_provider_events.exceptions import ConfigurationError
+from airflow_provider_events.lookups.search import Search
 
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.checkpoint import CheckpointStore
-    from airflow_provider_events.delivery.lookups import Identity
     from airflow_provider_events.hooks.base import EventsHook
+    from airflow_provider_events.lookups.search import Identity
 
 __all__ = ["Wait"]
 

@@ -80,7 +80,7 @@ class SqlToEventsOperator(DeliveryOperator):
         """The rows as records."""
         from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-        from airflow_provider_events.sources.records import SqlRecords
+        from airflow_provider_events.sources.rows import SqlRecords
         from airflow_provider_events.sources.sql import SqlSource
 
         database = BaseHook.get_connection(self.sql_conn_id).get_hook(hook_params=dict(self.sql_hook_params or {}))

@@ -15,8 +15,8 @@ from airflow_provider_events.exceptions import EventsError, RateLimited
 from airflow_provider_events.triggers.waiting_list import WaitingList, unpack
 
 if TYPE_CHECKING:
-    from airflow_provider_events.delivery.lookups import Line, Search
     from airflow_provider_events.hooks.base import EventsHook
+    from airflow_provider_events.lookups.search import Line, Search
 
 __all__ = ["EntryTrigger"]
 
@@ -45,7 +45,7 @@ class EntryTrigger(BaseTrigger):
     :param identities: the packed list; or
     :param path: folder in Airflow's object storage with the packed list in a file, and where the progress is kept, so
         that a restart of the triggerer forgets nothing.
-    :param progress: what was known before; see `airflow_provider_events.delivery.lookups.Progress`.
+    :param progress: what was known before; see `airflow_provider_events.lookups.search.Progress`.
     """
 
     def __init__(
@@ -116,10 +116,7 @@ class EntryTrigger(BaseTrigger):
 
     async def _search(self) -> Search:
         def made() -> Search:  # on a thread: a long list takes seconds, a first import tenths of one
-            import airflow_provider_events.delivery.http1
-            import airflow_provider_events.hooks.base
-            import airflow_provider_events.hooks.lookups  # noqa: F401  it is needed on the loop
-            from airflow_provider_events.delivery.lookups import Search
+            from airflow_provider_events.lookups.search import Search
 
             if self.path is None:
                 return Search(unpack(self.identities or ""), needed=self.needed, progress=self.progress)

@@ -20,9 +20,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 import orjson
 
+from airflow_provider_events.contract import Answer, EventColumns, EventContent, Listing, Outcome, Request, Verdict
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Contents, Listing, Outcome, Request, Verdict
 from airflow_provider_events.values import iso_utc, json_object
 from airflow_provider_events.vendors.connection import (
     COMMON_EXTRAS,
@@ -51,17 +51,17 @@ class Upserts(ABC):
 
     timestamp_sent: ClassVar[bool] = True
     max_request_bytes: int
-    piece_overhead: int
+    fragment_overhead: int
 
     @abstractmethod
     def encode(self, event: Event) -> bytes:
-        """Identity and attributes as a piece of a request.
+        """Identity and attributes as a fragment of a request.
 
         :raises InvalidEvent: the vendor would refuse them.
         """
 
     @abstractmethod
-    def request(self, pieces: Sequence[bytes]) -> Request:
+    def request(self, fragments: Sequence[bytes]) -> Request:
         """One request for 1 to `Vendor.max_batch_size` entries."""
 
     @abstractmethod
@@ -84,12 +84,12 @@ class Vendor(ABC):
     max_batch_size: ClassVar[int] = 1
     max_in_flight: ClassVar[int] = 16
     max_request_bytes: ClassVar[int] = 1_000_000
-    piece_overhead: ClassVar[int] = 1
+    fragment_overhead: ClassVar[int] = 1
     identity_keys: ClassVar[str]
     deduplication: ClassVar[str]
     timestamp_sent: ClassVar[bool] = True
-    id_sent: ClassVar[bool] = False
-    ids_as_text: ClassVar[bool] = False
+    uses_event_id: ClassVar[bool] = False
+    stringify_identity: ClassVar[bool] = False
     max_bulk_properties: ClassVar[int] = 1000
 
     def __init__(self, values: ConnectionValues) -> None:
@@ -123,8 +123,8 @@ class Vendor(ABC):
         """Authentication headers of every request."""
 
     @abstractmethod
-    def write(self, content: Content) -> bytes:
-        """What an event says as a piece of this vendor's requests, with a timestamp where the vendor takes one.
+    def encode_content(self, content: EventContent) -> bytes:
+        """What an event says as a fragment of this vendor's requests, with a timestamp where the vendor takes one.
 
         Most often JSON, and never the same for two events that the vendor is to tell apart.
 
@@ -132,20 +132,20 @@ class Vendor(ABC):
         :raises InvalidEvent: the vendor would refuse it; names field and reason.
         """
 
-    def write_all(self, contents: Contents) -> Sequence[bytes | None]:
+    def encode_columns(self, contents: EventColumns) -> Sequence[bytes | None]:
         """The same for many events; None for one that has to be encoded by itself."""
         with suppress(TypeError):  # orjson's, for one value among all of them
-            if (alike := self.write_alike(contents)) is not None:
+            if (alike := self.encode_columns_fast(contents)) is not None:
                 return alike
-        pieces: list[bytes | None] = []
+        fragments: list[bytes | None] = []
         for content in contents.each():
             try:
-                pieces.append(self.write(content))
+                fragments.append(self.encode_content(content))
             except (ValueError, OverflowError, TypeError):  # of the last, orjson makes its own errors
-                pieces.append(None)
-        return pieces
+                fragments.append(None)
+        return fragments
 
-    def write_alike(self, contents: Contents) -> Sequence[bytes] | None:
+    def encode_columns_fast(self, contents: EventColumns) -> Sequence[bytes] | None:
         """The same bytes without a look at each event; None where not all of them are of the usual kind.
 
         :raises TypeError: one holds what cannot be written.
@@ -153,7 +153,7 @@ class Vendor(ABC):
         return None
 
     @abstractmethod
-    def request(self, pieces: Sequence[bytes]) -> Request:
+    def request(self, fragments: Sequence[bytes]) -> Request:
         """One request for 1 to `max_batch_size` events."""
 
     @abstractmethod
@@ -253,19 +253,19 @@ class Vendor(ABC):
     # -- encoding ----------------------------------------------------------------------------------------------------
 
     def encode(self, event: Event) -> bytes:
-        """The event as a piece of a request.
+        """The event as a fragment of a request.
 
         :raises InvalidEvent: the vendor would refuse it; names field and reason.
         """
-        return self.write(self.content(event))
+        return self.encode_content(self.content(event))
 
-    def content(self, event: Event) -> Content:
+    def content(self, event: Event) -> EventContent:
         """What an event says.
 
         :raises InvalidEvent: naming a property that has no place in JSON.
         """
         properties = json_object(event.properties, "properties", self.render_time)
-        return Content(self.conn_type, event.name, event.identity, event.timestamp, properties, event.id)
+        return EventContent(self.conn_type, event.name, event.identity, event.timestamp, properties, event.id)
 
 
 _DELIVERED = Outcome(Verdict.DELIVERED)
@@ -291,7 +291,7 @@ def dumps_each(values: Iterable[Any]) -> list[bytes]:
     return list(map(b"".join, zip(map(orjson.dumps, values), repeat(b""))))
 
 
-def segment(text: str) -> str:
+def quote_segment(text: str) -> str:
     """`text` percent-encoded as one segment of a path; `~` stays, as RFC 3986 leaves it unreserved."""
     return quote(text, safe="~")
 
@@ -319,26 +319,26 @@ def by_status(answer: Answer, code: str = "", reason: str = "") -> Outcome:
     """
     status = answer.status
     code = code or f"http_{status}"
-    if is_later(answer) or status < 300:
+    if is_transient(answer) or status < 300:
         return Outcome(Verdict.RETRY, code, reason or "no documented answer")
     verdict, usual = Verdict.REJECTED, "refused without a reason"
     if status in (401, 402, 403):
-        verdict, usual = Verdict.REFUSED, "the credentials were refused"
+        verdict, usual = Verdict.FATAL, "the credentials were refused"
     elif status == 407:
-        verdict, usual = Verdict.REFUSED, "a proxy in between asks for credentials of its own"
+        verdict, usual = Verdict.FATAL, "a proxy in between asks for credentials of its own"
     elif status < 400 or status in (404, 405, 410):
-        verdict, usual = Verdict.REFUSED, "nothing is served at this URL: check host, project and path"
+        verdict, usual = Verdict.FATAL, "nothing is served at this URL: check host, project and path"
     if not reason and status != 407 and (foreign := answer.foreign):
         usual = f"{foreign}: a firewall or proxy in between, or {usual}"
     return Outcome(verdict, code, reason or usual)
 
 
-def is_later(answer: Answer) -> bool:
+def is_transient(answer: Answer) -> bool:
     """Overload or outage: whatever the body says, it says nothing about the event."""
     return answer.status in (408, 421, 423, 425, 429) or answer.status >= 500
 
 
-def words(value: object, limit: int = 400) -> str:
+def one_line(value: object, limit: int = 400) -> str:
     """A vendor's text as one line, cut to `limit` characters; empty for anything but text.
 
     What it repeats is taken out where it is used; so it is cut to what is read of it, and not yet to what is shown.

@@ -17,9 +17,9 @@ from itertools import chain
 from operator import add, is_, itemgetter
 from typing import Any
 
+from airflow_provider_events.contract import Answer, EventColumns, EventContent, Outcome, Request, Verdict
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Contents, Outcome, Request, Verdict
 from airflow_provider_events.values import json_object
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
@@ -32,10 +32,10 @@ from airflow_provider_events.vendors.base import (
     dumps,
     dumps_each,
     found,
-    is_later,
+    is_transient,
     json_body,
-    segment,
-    words,
+    one_line,
+    quote_segment,
 )
 
 CONSENT = "consent"
@@ -74,14 +74,14 @@ class Bloomreach(Vendor):
     max_batch_size = 50
     max_in_flight = 32
     max_request_bytes = MAX_EVENT_BYTES
-    piece_overhead = len(_COMMAND_HEADS[-1]) + 2
-    ids_as_text = True
+    fragment_overhead = len(_COMMAND_HEADS[-1]) + 2
+    stringify_identity = True
     identity_keys = "any id names of the project (`registered`, `cookie`, …), one or more"
     deduplication = "the same customer, type, timestamp and properties with their types, for 90 days; never consents"
 
     def __init__(self, values: ConnectionValues) -> None:
         super().__init__(values)
-        project = segment(self.extra["project_token"])
+        project = quote_segment(self.extra["project_token"])
         self._consents_noted = False
         self._track, self._data = f"/track/v2/projects/{project}", f"/data/v2/projects/{project}"
 
@@ -96,7 +96,7 @@ class Bloomreach(Vendor):
         """6,000 requests per minute and egress address."""
         return 6000
 
-    def write(self, content: Content) -> bytes:
+    def encode_content(self, content: EventContent) -> bytes:
         """`customer_ids`, `event_type`, `properties`, and `timestamp` in seconds with its microseconds."""
         _, name, identity, moment, properties, _ = content
         if name == CONSENT:
@@ -113,8 +113,8 @@ class Bloomreach(Vendor):
             _check_sizes(body, properties)
         return body
 
-    def write_alike(self, contents: Contents) -> Sequence[bytes] | None:
-        """See `Vendor.write_alike`."""
+    def encode_columns_fast(self, contents: EventColumns) -> Sequence[bytes] | None:
+        """See `Vendor.encode_columns_fast`."""
         _, names, identities, moments, properties, _ = contents
         ids = list(chain.from_iterable(map(dict.values, identities)))
         usual = all(map(str.isalnum, map(itemgetter(0), ids))) and _NO_IDS.isdisjoint(map(str.lower, ids))
@@ -124,29 +124,29 @@ class Bloomreach(Vendor):
             self._note_consents()
         columns = zip(identities, names, properties, map(datetime.timestamp, moments), strict=True)
         wires = [{"customer_ids": i, "event_type": n, "properties": p, "timestamp": t} for i, n, p, t in columns]
-        pieces = dumps_each(wires)
-        return pieces if max(map(len, pieces)) < MAX_VALUE_BYTES else None
+        fragments = dumps_each(wires)
+        return fragments if max(map(len, fragments)) < MAX_VALUE_BYTES else None
 
     def _note_consents(self) -> None:
         if not self._consents_noted:
             self._consents_noted = True
             log.warning("Bloomreach never drops a repeated consent event: one that is sent again is a second consent")
 
-    def request(self, pieces: Sequence[bytes]) -> Request:
+    def request(self, fragments: Sequence[bytes]) -> Request:
         """`POST …/customers/events` for one event, `POST …/batch` for more, each command with its `command_id`."""
-        return self.posted("customers/events", _COMMAND_HEADS, pieces)
+        return self.posted("customers/events", _COMMAND_HEADS, fragments)
 
-    def posted(self, name: str, heads: Sequence[bytes], pieces: Sequence[bytes]) -> Request:
+    def posted(self, name: str, heads: Sequence[bytes], fragments: Sequence[bytes]) -> Request:
         """One command by itself, or a batch of commands.
 
         :param heads: how each command of a batch begins.
         :raises ValueError: more commands than a batch takes.
         """
-        if len(pieces) > len(heads):
-            raise ValueError(f"{len(pieces)} commands are more than {len(heads)}")
-        if len(pieces) == 1:
-            return Request("POST", f"{self._track}/{name}", pieces[0])
-        commands = b"},".join(map(add, heads, pieces))
+        if len(fragments) > len(heads):
+            raise ValueError(f"{len(fragments)} commands are more than {len(heads)}")
+        if len(fragments) == 1:
+            return Request("POST", f"{self._track}/{name}", fragments[0])
+        commands = b"},".join(map(add, heads, fragments))
         return Request("POST", f"{self._track}/batch", b'{"commands":[' + commands + b"}]}")
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
@@ -210,7 +210,7 @@ class CustomerUpserts(Upserts):
 
     def __init__(self, vendor: Bloomreach) -> None:
         self._vendor = vendor
-        self.max_request_bytes, self.piece_overhead = vendor.max_request_bytes, vendor.piece_overhead
+        self.max_request_bytes, self.fragment_overhead = vendor.max_request_bytes, vendor.fragment_overhead
 
     def encode(self, event: Event) -> bytes:
         """`customer_ids`, `properties` and `update_timestamp`."""
@@ -225,9 +225,9 @@ class CustomerUpserts(Upserts):
             _check_sizes(body, properties)
         return body
 
-    def request(self, pieces: Sequence[bytes]) -> Request:
+    def request(self, fragments: Sequence[bytes]) -> Request:
         """`POST …/customers` for one, `POST …/batch` for more."""
-        return self._vendor.posted("customers", _CUSTOMER_HEADS, pieces)
+        return self._vendor.posted("customers", _CUSTOMER_HEADS, fragments)
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
         """As for events."""
@@ -294,7 +294,7 @@ def _failure(answer: Answer, data: dict[str, Any]) -> Outcome:
     """`error` is text; `errors` is text, a list, or an object with `_global` or `description`; `message` is text."""
     reason = _reason(data)
     code = f"http_{answer.status}"
-    if is_later(answer):
+    if is_transient(answer):
         return by_status(answer, code, reason)
     verdict = _verdict(reason)
     if verdict is None and answer.status < 300 and data.get("success") is False:
@@ -305,7 +305,7 @@ def _failure(answer: Answer, data: dict[str, Any]) -> Outcome:
 def _verdict(reason: str) -> Verdict | None:
     said = reason.lower()
     if any(refusal in said for refusal in _REFUSALS):
-        return Verdict.REFUSED
+        return Verdict.FATAL
     return Verdict.MISSING if "customer does not exist" in said else None
 
 
@@ -315,5 +315,5 @@ def _reason(data: dict[str, Any]) -> str:
         errors = errors.get("_global") or errors.get("description") or list(errors.values())
     if not isinstance(errors, list):
         errors = [errors]
-    said = [words(text) for text in (*errors, data.get("error"), data.get("message"))]
-    return words("; ".join(text for text in said if text))
+    said = [one_line(text) for text in (*errors, data.get("error"), data.get("message"))]
+    return one_line("; ".join(text for text in said if text))

@@ -15,8 +15,17 @@ from typing import Any
 
 import orjson
 
+from airflow_provider_events.contract import (
+    Answer,
+    EventColumns,
+    EventContent,
+    Listing,
+    Outcome,
+    Page,
+    Request,
+    Verdict,
+)
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Contents, Listing, Outcome, Page, Request, Verdict
 from airflow_provider_events.values import parse_time, plain_integer, utc_milliseconds, utc_milliseconds_of_each
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
@@ -28,10 +37,10 @@ from airflow_provider_events.vendors.base import (
     dumps,
     dumps_each,
     found,
-    is_later,
+    is_transient,
     json_body,
-    segment,
-    words,
+    one_line,
+    quote_segment,
 )
 
 _is_snake_case = lru_cache(maxsize=1024)(re.compile(r"[a-z][a-z0-9_]*").fullmatch)
@@ -66,13 +75,13 @@ class Embeddables(Vendor):
     def __init__(self, values: ConnectionValues) -> None:
         super().__init__(values)
         self._embeddable_id = self.extra["embeddable_id"]
-        self._project = f"/projects/{segment(self.extra['project_id'])}"
+        self._project = f"/projects/{quote_segment(self.extra['project_id'])}"
 
     def headers(self) -> dict[str, str]:
         """`X-Api-Key`, as the vendor's own examples send it."""
         return {"X-Api-Key": self.password}
 
-    def write(self, content: Content) -> bytes:
+    def encode_content(self, content: EventContent) -> bytes:
         """`custom_event_props` is a JSON document in a string, and so is the identifier's value."""
         _, name, identity, moment, properties, _ = content
         embeddable_id, key, value = self._identified(identity)
@@ -90,8 +99,8 @@ class Embeddables(Vendor):
             }
         )
 
-    def write_alike(self, contents: Contents) -> Sequence[bytes] | None:
-        """See `Vendor.write_alike`."""
+    def encode_columns_fast(self, contents: EventColumns) -> Sequence[bytes] | None:
+        """See `Vendor.encode_columns_fast`."""
         _, names, identities, moments, properties, _ = contents
         keys = list(chain.from_iterable(identities))
         usual = self._embeddable_id and max(map(len, identities)) == 1 and "embeddable_id" not in keys
@@ -127,9 +136,9 @@ class Embeddables(Vendor):
             plain_integer(value, f"identity.{key}")
         return embeddable_id, key, value
 
-    def request(self, pieces: Sequence[bytes]) -> Request:
+    def request(self, fragments: Sequence[bytes]) -> Request:
         """`POST /projects/{projectId}/events`."""
-        return Request("POST", f"{self._project}/events", pieces[0])
+        return Request("POST", f"{self._project}/events", fragments[0])
 
     def read(self, answer: Answer, count: int) -> Outcome:
         """200 with the stored event; 401 `unauthorized`; 404 `entry_not_found` in either case."""
@@ -137,17 +146,17 @@ class Embeddables(Vendor):
         known = data if isinstance(data, dict) else {}
         error, entry_id = known.get("error"), known.get("entry_id")
         if not error and isinstance(entry_id, str) and 200 <= answer.status < 300:
-            return delivered(words(entry_id))
-        code = words(error.get("code")) if isinstance(error, dict) else ""
-        reason = words(error.get("message")) if isinstance(error, dict) else ""
-        if is_later(answer):
+            return delivered(one_line(entry_id))
+        code = one_line(error.get("code")) if isinstance(error, dict) else ""
+        reason = one_line(error.get("message")) if isinstance(error, dict) else ""
+        if is_transient(answer):
             return by_status(answer, code, reason)
         if code.lower() == "entry_not_found":
             return Outcome(Verdict.MISSING, code, reason)
         if code.lower() == "unauthorized":
-            return Outcome(Verdict.REFUSED, code, reason)
+            return Outcome(Verdict.FATAL, code, reason)
         if error and answer.status < 300:
-            return Outcome(Verdict.REJECTED, code or "error", reason or words(error))
+            return Outcome(Verdict.REJECTED, code or "error", reason or one_line(error))
         if code.lower() == "embeddable_does_not_exist":
             return Outcome(Verdict.REJECTED, code, reason)
         return by_status(answer, code, reason)
@@ -159,7 +168,7 @@ class Embeddables(Vendor):
             return None
         if len(identity) != 1:
             raise InvalidEvent("identity", "entry_id stands alone")
-        return Request("GET", f"{self._project}/entries/{segment(str(identity['entry_id']))}")
+        return Request("GET", f"{self._project}/entries/{quote_segment(str(identity['entry_id']))}")
 
     def read_lookup(self, answer: Answer) -> Outcome:
         """200 with the entry; 404 `entry_not_found`."""
@@ -214,7 +223,7 @@ class EntryPages:
     def request(self, limit: int, after: datetime | None, before: datetime | None, down: bool) -> Request:
         """`limit`, `direction`, `updated_after`, `updated_before`; sorted by last update by default."""
         times = {"updated_after": after, "updated_before": before}
-        query = "".join(f"&{name}={segment(_bound(time))}" for name, time in times.items() if time)
+        query = "".join(f"&{name}={quote_segment(_bound(time))}" for name, time in times.items() if time)
         return Request("GET", f"{self._path}?limit={limit}&direction={'DESC' if down else 'ASC'}{query}")
 
     def read(self, answer: Answer) -> Outcome | Page:

@@ -12,9 +12,9 @@ from itertools import chain, repeat
 from operator import contains
 from typing import Any
 
+from airflow_provider_events.contract import Answer, EventColumns, EventContent, Outcome, Request, Verdict
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Contents, Outcome, Request, Verdict
 from airflow_provider_events.values import json_object, whole_number
 from airflow_provider_events.vendors.base import (
     StandardField,
@@ -25,10 +25,10 @@ from airflow_provider_events.vendors.base import (
     dumps,
     dumps_each,
     found,
-    is_later,
+    is_transient,
     json_body,
-    segment,
-    words,
+    one_line,
+    quote_segment,
 )
 
 STANDARD_TYPES = frozenset(
@@ -66,14 +66,14 @@ class Vibetrace(Vendor):
     identity_keys = "`email` or `_id`, exactly one"
     deduplication = "`confirmation` events, by `orderId`; none documented for the others"
     timestamp_sent = False
-    id_sent = True
-    ids_as_text = True
+    uses_event_id = True
+    stringify_identity = True
 
     def headers(self) -> dict[str, str]:
         """The bare key in `Authorization`, without a scheme word."""
         return {"Authorization": self.password}
 
-    def write(self, content: Content) -> bytes:
+    def encode_content(self, content: EventContent) -> bytes:
         """`{"user": …, "event": {type: attributes}}`."""
         _, name, identity, _, properties, event_id = content
         if len(identity) != 1 or not _USER_KEYS.issuperset(identity):
@@ -94,8 +94,8 @@ class Vibetrace(Vendor):
             typed = {"generic": {"generic": {"event_name": name, **properties}}}
         return dumps({"user": user, "event": typed})
 
-    def write_alike(self, contents: Contents) -> Sequence[bytes] | None:
-        """See `Vendor.write_alike`."""
+    def encode_columns_fast(self, contents: EventColumns) -> Sequence[bytes] | None:
+        """See `Vendor.encode_columns_fast`."""
         _, names, identities, _, properties, _ = contents
         kinds = set(names)
         events: list[dict[str, Any]]
@@ -110,9 +110,9 @@ class Vibetrace(Vendor):
             return None
         return dumps_each([{"user": i, "event": e} for i, e in zip(identities, events, strict=True)])
 
-    def request(self, pieces: Sequence[bytes]) -> Request:
+    def request(self, fragments: Sequence[bytes]) -> Request:
         """`POST /event`, without a trailing slash."""
-        return Request("POST", "/event", pieces[0])
+        return Request("POST", "/event", fragments[0])
 
     def read(self, answer: Answer, count: int) -> Outcome:
         """200 with `results`; otherwise `errors`, of which `User not found` is the missing entry."""
@@ -122,10 +122,10 @@ class Vibetrace(Vendor):
         if not errors and isinstance(known.get("results"), dict) and 200 <= answer.status < 300:
             return delivered()
         said = [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
-        reason = words("; ".join(filter(None, map(_sentence, said))))
-        if is_later(answer):
+        reason = one_line("; ".join(filter(None, map(_sentence, said))))
+        if is_transient(answer):
             return by_status(answer, reason=reason)
-        if any(words(error.get("message")).lower() == "user not found" for error in said):
+        if any(one_line(error.get("message")).lower() == "user not found" for error in said):
             return Outcome(Verdict.MISSING, "user_not_found", reason)
         if errors and 200 <= answer.status < 300:
             return Outcome(Verdict.REJECTED, f"http_{answer.status}", reason or "an answer with errors")
@@ -135,7 +135,7 @@ class Vibetrace(Vendor):
         """`GET /user/{email}`; https://help.vtcdn.net/knowledge-base/how-to-update-an-user-through-api/"""
         if list(identity) != ["email"] or "@" not in str(identity["email"]):
             raise InvalidEvent("identity", "Vibetrace looks users up by email, and by nothing else")
-        return Request("GET", f"/user/{segment(str(identity['email']))}")
+        return Request("GET", f"/user/{quote_segment(str(identity['email']))}")
 
     def read_lookup(self, answer: Answer) -> Outcome:
         """200 with a user object, which has its `email`; 404 `User not found`."""
@@ -152,7 +152,7 @@ class Vibetrace(Vendor):
 
     def probe(self) -> Request:
         """`GET /user/{email}` of an address that cannot exist: read-only, and no customer comes back."""
-        return Request("GET", f"/user/{segment('connection-test@airflow.invalid')}")
+        return Request("GET", f"/user/{quote_segment('connection-test@airflow.invalid')}")
 
     def read_probe(self, answer: Answer) -> Outcome:
         """The vendor's own 404, or a user object: in both cases it let us in."""
@@ -170,7 +170,7 @@ class UserUpserts(Upserts):
 
     def __init__(self, vendor: Vibetrace) -> None:
         self._vendor = vendor
-        self.max_request_bytes, self.piece_overhead = vendor.max_request_bytes, vendor.piece_overhead
+        self.max_request_bytes, self.fragment_overhead = vendor.max_request_bytes, vendor.fragment_overhead
 
     def encode(self, event: Event) -> bytes:
         """The user's path, a line feed, and the attributes; a path holds no line feed."""
@@ -180,9 +180,9 @@ class UserUpserts(Upserts):
         attributes = json_object(event.properties, "properties")
         return f"{path}\n".encode() + dumps(attributes)
 
-    def request(self, pieces: Sequence[bytes]) -> Request:
+    def request(self, fragments: Sequence[bytes]) -> Request:
         """`PUT`, which may be repeated without harm."""
-        path, _, body = pieces[0].partition(b"\n")
+        path, _, body = fragments[0].partition(b"\n")
         return Request("PUT", f"{path.decode('ascii')}?upsert=true", body)
 
     def read(self, answer: Answer, count: int) -> Outcome:
@@ -209,4 +209,4 @@ def _confirmation(properties: dict[str, Any], order_id: str) -> dict[str, Any]:
 
 
 def _sentence(error: dict[str, Any]) -> str:
-    return ": ".join(filter(None, (words(error.get("message")), words(error.get("description")))))
+    return ": ".join(filter(None, (one_line(error.get("message")), one_line(error.get("description")))))

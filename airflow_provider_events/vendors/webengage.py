@@ -19,9 +19,9 @@ from uuid import uuid4
 
 import orjson
 
+from airflow_provider_events.contract import Answer, EventColumns, EventContent, Outcome, Request, Verdict
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Contents, Outcome, Request, Verdict
 from airflow_provider_events.values import all_utc, json_object, json_value, kind, utc_milliseconds
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
@@ -34,8 +34,8 @@ from airflow_provider_events.vendors.base import (
     dumps,
     found,
     json_body,
-    segment,
-    words,
+    one_line,
+    quote_segment,
 )
 
 HOSTS = {
@@ -120,17 +120,17 @@ class WebEngage(Vendor):
         ),
     )
     max_batch_size = 25
-    piece_overhead = 16
+    fragment_overhead = 16
     max_in_flight = 8
-    id_sent = True
-    ids_as_text = True
+    uses_event_id = True
+    stringify_identity = True
     max_bulk_properties = MAX_ATTRIBUTES_PER_TYPE
     identity_keys = "`userId` or `anonymousId`, exactly one"
     deduplication = "single events, by `x-request-id`, for 4 hours; for bulks not in the REST documentation"
 
     def __init__(self, values: ConnectionValues) -> None:
         super().__init__(values)
-        self._account = f"/v1/accounts/{segment(self.extra['license_code'])}"
+        self._account = f"/v1/accounts/{quote_segment(self.extra['license_code'])}"
         self._known_names: set[str] = set()
         self._reserved = frozenset() if self.extra["allow_system_events"] else _SYSTEM_EVENTS
 
@@ -152,7 +152,7 @@ class WebEngage(Vendor):
             _check_counts(event.properties)
         return super().encode(event)
 
-    def write(self, content: Content) -> bytes:
+    def encode_content(self, content: EventContent) -> bytes:
         """`userId` or `anonymousId`, `eventName`, `eventTime` to the second with its own offset, `eventData`.
 
         A line before the event keeps what is not in it: the caller's id, else what the time has below a second.
@@ -176,19 +176,19 @@ class WebEngage(Vendor):
             return b"%b\n%b" % (dumps(event_id), body)
         return b"%d\n%b" % (moment.microsecond if moment else 0, body)
 
-    def write_alike(self, contents: Contents) -> Sequence[bytes] | None:
-        """See `Vendor.write_alike`."""
+    def encode_columns_fast(self, contents: EventColumns) -> Sequence[bytes] | None:
+        """See `Vendor.encode_columns_fast`."""
         _, names, identities, moments, properties, ids = contents
         if moments is None or not self._all_usual(contents):
             return None
         columns = zip(identities, names, _event_times(moments), properties, strict=True)
         wires = [{**i, "eventName": n, "eventTime": t, "eventData": p} for i, n, t, p in columns]
         lines = map(orjson.dumps, ids or map(_microsecond, moments))
-        pieces = list(map(b"\n".join, zip(lines, map(orjson.dumps, wires), strict=True)))
-        long = max(map(len, pieces)) >= MAX_TEXT_LENGTH and any(map(_has_long_text, properties))
-        return None if long else pieces
+        fragments = list(map(b"\n".join, zip(lines, map(orjson.dumps, wires), strict=True)))
+        long = max(map(len, fragments)) >= MAX_TEXT_LENGTH and any(map(_has_long_text, properties))
+        return None if long else fragments
 
-    def _all_usual(self, contents: Contents) -> bool:
+    def _all_usual(self, contents: EventColumns) -> bool:
         """Whether nothing but a text can be too long, or be called what WebEngage ignores."""
         names, identities = set(contents.names), contents.identities
         return (
@@ -204,21 +204,21 @@ class WebEngage(Vendor):
         """A date attribute."""
         return _date_attribute(moment)
 
-    def request(self, pieces: Sequence[bytes]) -> Request:
+    def request(self, fragments: Sequence[bytes]) -> Request:
         """`POST …/events` for one event, `POST …/bulk-events` for more, with a hex `x-request-id` from the content."""
-        return self.posted("events", pieces)
+        return self.posted("events", fragments)
 
-    def posted(self, name: str, pieces: Sequence[bytes]) -> Request:
-        """One record by itself, or a bulk of them, which is the same again only if all of its pieces are.
+    def posted(self, name: str, fragments: Sequence[bytes]) -> Request:
+        """One record by itself, or a bulk of them, which is the same again only if all of its fragments are.
 
-        :param pieces: a line that is not sent, and the record.
+        :param fragments: a line that is not sent, and the record.
         """
-        if len(pieces) > 1:
-            lines = b"\n".join(pieces)
+        if len(fragments) > 1:
+            lines = b"\n".join(fragments)
             request_id = hashlib.blake2b(lines, digest_size=16).hexdigest()
             body = b'{"%b":[%b]}' % (name.encode(), b",".join(lines.split(b"\n")[1::2]))
             return Request("POST", f"{self._account}/bulk-{name}", body, {"x-request-id": request_id})
-        line, _, body = pieces[0].partition(b"\n")
+        line, _, body = fragments[0].partition(b"\n")
         key = self._key(line, body) if name == "events" else line.decode("ascii")
         return Request("POST", f"{self._account}/{name}", body, {"x-request-id": key})
 
@@ -227,9 +227,9 @@ class WebEngage(Vendor):
         wire, known = orjson.loads(body), orjson.loads(line)
         name, properties, moment = wire.pop("eventName"), wire.pop("eventData"), wire.pop("eventTime", None)
         if isinstance(known, str):
-            return Content(self.conn_type, name, wire, None, properties, known).key
+            return EventContent(self.conn_type, name, wire, None, properties, known).key
         time = datetime.fromisoformat(moment).replace(microsecond=known) if moment else None
-        return Content(self.conn_type, name, wire, time, properties, None).key
+        return EventContent(self.conn_type, name, wire, time, properties, None).key
 
     def read(self, answer: Answer, count: int) -> Outcome:
         """2xx whose `response.status` is `queued` or `success`; `error` with a message, whatever the status."""
@@ -237,7 +237,7 @@ class WebEngage(Vendor):
         response = data.get("response") if isinstance(data, dict) else None
         said, reason = "", ""
         if isinstance(response, dict):
-            said, reason = words(response.get("status"), 20).lower(), words(response.get("message"))
+            said, reason = one_line(response.get("status"), 20).lower(), one_line(response.get("message"))
         if 200 <= answer.status < 300 and said in ("queued", "success"):
             return delivered()
         if 200 <= answer.status < 300 and said == "error":
@@ -270,7 +270,7 @@ class WebEngage(Vendor):
         """201 with the profile; 400 for an unknown user, where it says so: other causes have the same status."""
         data = json_body(answer)
         response = data.get("response") if isinstance(data, dict) else None
-        reason = words(response.get("message")) if isinstance(response, dict) else ""
+        reason = one_line(response.get("message")) if isinstance(response, dict) else ""
         if answer.status in (200, 201) and isinstance(data, dict) and "subject_request_id" in data:
             return found()
         if answer.status == 400 and isinstance(data, dict):
@@ -278,7 +278,7 @@ class WebEngage(Vendor):
             if "not a known user" in said:
                 return Outcome(Verdict.MISSING, "http_400", reason)
             if "licen" in said:
-                return Outcome(Verdict.REFUSED, "http_400", reason)
+                return Outcome(Verdict.FATAL, "http_400", reason)
             if "rate" in said.split() or "limit" in said.split():
                 return Outcome(Verdict.RETRY, "http_400", reason)
         return by_status(answer, reason=reason)
@@ -311,12 +311,12 @@ class UserUpserts(Upserts):
 
     def __init__(self, vendor: WebEngage) -> None:
         self._vendor = vendor
-        self.max_request_bytes, self.piece_overhead = vendor.max_request_bytes, vendor.piece_overhead
+        self.max_request_bytes, self.fragment_overhead = vendor.max_request_bytes, vendor.fragment_overhead
 
     def encode(self, event: Event) -> bytes:
         """Texts that would be cut off, and names that would be ignored, are refused here.
 
-        The piece begins with the key.
+        The fragment begins with the key.
         """
         known = {
             name: _consent(name, value) if name in CONSENT_FIELDS else value
@@ -331,9 +331,9 @@ class UserUpserts(Upserts):
             wire["attributes"] = attributes
         return self._vendor.content(event).key.encode() + b"\n" + dumps(wire)
 
-    def request(self, pieces: Sequence[bytes]) -> Request:
+    def request(self, fragments: Sequence[bytes]) -> Request:
         """`POST …/users` for one, `POST …/bulk-users` for more."""
-        return self._vendor.posted("users", pieces)
+        return self._vendor.posted("users", fragments)
 
     def read(self, answer: Answer, count: int) -> Outcome:
         """As for events."""

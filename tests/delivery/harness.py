@@ -17,19 +17,19 @@ from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
+from airflow_provider_events.contract import Answer, Outcome, Request, Verdict
+from airflow_provider_events.delivery.accounts import Counters, Ledger
+from airflow_provider_events.delivery.dead_letter import DeadLetterFile
+from airflow_provider_events.delivery.encoding import prepare
 from airflow_provider_events.delivery.engine import Engine, Limits
 from airflow_provider_events.delivery.job import Codec, Delivery, Plan
-from airflow_provider_events.delivery.ledger import Ledger
-from airflow_provider_events.delivery.observer import Counters
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.delivery.pacing import Pacer, RetryPolicy
+from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
 from airflow_provider_events.delivery.resume import Resumable
-from airflow_provider_events.delivery.rows import prepare
-from airflow_provider_events.delivery.sinks import RejectedSink
-from airflow_provider_events.delivery.transport import Endpoint, Transport, open_transport
 from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
+from airflow_provider_events.http import open_transport
+from airflow_provider_events.http.contract import Endpoint, Transport
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
 from tests.conftest import CUSTOMERS, IDENTITY_KEYS
 from tests.delivery.loops import own_loop
@@ -149,7 +149,7 @@ class Memory:
         """See `Storage.remove`."""
 
 
-class KeptSink(RejectedSink):
+class KeptSink(DeadLetterFile):
     """Rejected events in memory."""
 
     def __init__(self, room: int = 1_000_000) -> None:
@@ -197,7 +197,7 @@ def planned(
     open_transport: Callable[[], Transport],
     *,
     observer: Silent | None = None,
-    sink: RejectedSink | None = None,
+    dead_letters: DeadLetterFile | None = None,
     **changes: Any,
 ) -> Delivery:
     """A delivery; `changes` are fields of its plan, of the plan's limits, or of the plan's options."""
@@ -210,7 +210,9 @@ def planned(
         **{name: changes.pop(name) for name in ("on_missing_entry", "max_rejected", "dry_run") if name in changes}
     )
     plan = {"vendor": "plain", "requests_per_minute": None, "sent_at": SENT_AT, "policy": QUICK, **changes}
-    return Delivery(codec, open_transport, Plan(options=options, limits=limits, **plan), observer or Silent(), sink)
+    return Delivery(
+        codec, open_transport, Plan(options=options, limits=limits, **plan), observer or Silent(), dead_letters
+    )
 
 
 class OddServer:
@@ -315,17 +317,17 @@ class PlainWire:
 
     timestamp_sent = False
 
-    def __init__(self, max_request_bytes: int = 1_000_000, piece_overhead: int = 1) -> None:
+    def __init__(self, max_request_bytes: int = 1_000_000, fragment_overhead: int = 1) -> None:
         self.max_request_bytes = max_request_bytes
-        self.piece_overhead = piece_overhead
+        self.fragment_overhead = fragment_overhead
 
     def encode(self, event: Event) -> bytes:
         """The event's id."""
         return (event.id or "").encode()
 
-    def request(self, pieces: Sequence[bytes]) -> Request:
+    def request(self, fragments: Sequence[bytes]) -> Request:
         """All ids, with commas between them."""
-        return Request("POST", "/", b",".join(pieces))
+        return Request("POST", "/", b",".join(fragments))
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
         """See `said`."""
@@ -390,11 +392,11 @@ class Run:
     requests_per_minute: float | None = None
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     options: DeliveryOptions = field(default_factory=DeliveryOptions)
-    sink: KeptSink | None = None
+    dead_letters: KeptSink | None = None
 
     def __post_init__(self) -> None:
         self.transport = FakeTransport(self.answer)
-        self.ledger = Ledger("plain", self.sink)
+        self.ledger = Ledger("plain", self.dead_letters)
         self.engine: Engine
 
     async def through(self, source: Given) -> DeliveryReport:
@@ -405,7 +407,7 @@ class Run:
             self.ledger,
             Limits(self.batch_size, self.max_in_flight, self.drain_seconds),
             self.options,
-            pacer=Pacer(self.requests_per_minute),
+            rate_limiter=RateLimiter(self.requests_per_minute),
             policy=self.policy,
             observer=Silent(),
         )
@@ -414,6 +416,6 @@ class Run:
         try:
             await self.engine.run(chunks)
         finally:
-            if self.sink:
-                self.sink.flush()
+            if self.dead_letters:
+                self.dead_letters.flush()
         return self.ledger.report()

@@ -15,17 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_events.delivery.checkpoint import (
-    Checkpoint,
-    Digest,
-    Frontier,
-    OpenRows,
-    Span,
-    Tally,
-    dump_key,
-    load_key,
-)
-from airflow_provider_events.delivery.ledger import Ledger
+from airflow_provider_events.delivery.accounts import Ledger
+from airflow_provider_events.delivery.checkpoint import Checkpoint, OpenRows, Tally, dump_key, load_key
+from airflow_provider_events.delivery.offsets import Digest, OffsetTracker, Span
 
 AT = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 KEYS = st.one_of(
@@ -81,9 +73,9 @@ def test_a_checkpoint_says_which_rows_are_open(checkpoint: Checkpoint) -> None:
 
 
 def test_a_checkpoint_holds_nothing_of_a_row_but_number_and_key() -> None:
-    frontier = Frontier()
-    frontier.took(Span((0, None), [1], ["order-1"]), 1, lambda: "digest", "order-1")
-    checkpoint = frontier.checkpoint("fingerprint", AT, None, Tally())
+    offsets = OffsetTracker()
+    offsets.mark_read(Span((0, None), [1], ["order-1"]), 1, lambda: "digest", "order-1")
+    checkpoint = offsets.checkpoint("fingerprint", AT, None, Tally())
     assert set(checkpoint.to_dict()) == {
         "version", "fingerprint", "position", "digest", "delivered", "rejected", "skipped", "reasons", "sent_at",
         "last_key", "open", "before_open", "rejected_uri",
@@ -141,9 +133,9 @@ def refused_or_whole(data: Any) -> None:
         for rows in group:
             assert last < rows.first <= rows.last <= checkpoint.position
             last = rows.last
-    frontier = Frontier()
-    frontier.reset(checkpoint)
-    assert frontier.checkpoint("f", checkpoint.sent_at, None, Tally()).open == checkpoint.open
+    offsets = OffsetTracker()
+    offsets.reset(checkpoint)
+    assert offsets.checkpoint("f", checkpoint.sent_at, None, Tally()).open == checkpoint.open
 
 
 @given(JSON)
@@ -232,7 +224,7 @@ def test_a_checkpoint_of_absurd_size_is_refused_before_it_costs_memory() -> None
         Checkpoint.from_dict(absurd)
 
 
-# -- the frontier ----------------------------------------------------------------------------------------------------
+# -- the offsets ----------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=5), max_size=12), st.randoms(use_true_random=False))
@@ -240,13 +232,13 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
     batches: list[list[bool]], random: Any
 ) -> None:
     """Whatever the order in which batches are taken and their rows settled; False: a row that is no event."""
-    frontier, row, waiting = Frontier(), 0, list(batches)
+    offsets, row, waiting = OffsetTracker(), 0, list(batches)
     delivered = rejected = 0
     underway: list[tuple[Span, list[int]]] = []
     unsettled: set[int] = set()
 
     def check() -> None:
-        checkpoint = frontier.checkpoint("f", AT, "uri", Tally(delivered, rejected))
+        checkpoint = offsets.checkpoint("f", AT, "uri", Tally(delivered, rejected))
         assert Checkpoint.from_dict(checkpoint.to_dict()) == checkpoint
         assert checkpoint.position == row
         assert {number for number in range(1, row + 1) if checkpoint.is_open(number)} == unsettled
@@ -261,7 +253,7 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
             events = [row + n for n, good in enumerate(kinds, start=1) if good]
             row += len(kinds)
             span = Span(before, events, events)
-            frontier.took(span, row, lambda: "digest", row)
+            offsets.mark_read(span, row, lambda: "digest", row)
             rejected += kinds.count(False)
             unsettled |= set(events)
             if events:
@@ -270,7 +262,7 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
             span, rows = random.choice(underway)
             some = random.sample(rows, random.randint(1, len(rows)))
             delivered += len(some)
-            frontier.settled(span, some)
+            offsets.ack(span, some)
             unsettled -= set(some)
             rows[:] = [number for number in rows if number not in some]
             underway[:] = [(span, rows) for span, rows in underway if rows]
@@ -281,7 +273,7 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
 def test_a_later_change_does_not_reach_a_checkpoint_that_was_taken() -> None:
     ledger = Ledger("vibetrace")
     span = Span((0, None), [1, 2])
-    ledger.frontier.took(span, 2, lambda: "digest", None)
+    ledger.offsets.mark_read(span, 2, lambda: "digest", None)
     checkpoint = ledger.checkpoint("f", AT)
     ledger.delivered(span, (1, 2))
     assert checkpoint.tally.delivered == 0
@@ -289,15 +281,15 @@ def test_a_later_change_does_not_reach_a_checkpoint_that_was_taken() -> None:
 
 
 def test_rows_of_an_earlier_try_stay_open_until_they_are_taken_again() -> None:
-    frontier = Frontier()
+    offsets = OffsetTracker()
     start = Checkpoint.from_dict(GOOD)
-    frontier.reset(start)
-    assert frontier.checkpoint("f", start.sent_at, None, start.tally) == start
+    offsets.reset(start)
+    assert offsets.checkpoint("f", start.sent_at, None, start.tally) == start
     span = Span((3, 3), [4, 6], [4, 6])
-    frontier.took_again(span, start.open[0])
-    assert frontier.checkpoint("f", start.sent_at, None, start.tally) == start
-    frontier.settled(span, (4,))
-    after = frontier.checkpoint("f", start.sent_at, None, start.tally)
+    offsets.mark_reread(span, start.open[0])
+    assert offsets.checkpoint("f", start.sent_at, None, start.tally) == start
+    offsets.ack(span, (4,))
+    after = offsets.checkpoint("f", start.sent_at, None, start.tally)
     assert after.open == ((OpenRows(6, 6, 6, 6),),)
 
 

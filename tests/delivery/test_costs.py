@@ -23,18 +23,18 @@ from typing import Any, Self, cast
 
 import pytest
 
+from airflow_provider_events.contract import Answer, Request
+from airflow_provider_events.delivery.accounts import Ledger
+from airflow_provider_events.delivery.encoding import Chunk, prepare
 from airflow_provider_events.delivery.engine import Engine, Limits
-from airflow_provider_events.delivery.http1 import Http1Transport
-from airflow_provider_events.delivery.ledger import Ledger
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.delivery.pacing import Pacer
+from airflow_provider_events.delivery.pacing import RateLimiter
 from airflow_provider_events.delivery.resume import Resumable
-from airflow_provider_events.delivery.rows import Chunk, prepare
-from airflow_provider_events.delivery.transport import Endpoint
 from airflow_provider_events.events import Record
-from airflow_provider_events.exchange import Answer, Request
+from airflow_provider_events.http.client import Http1Transport
+from airflow_provider_events.http.contract import Endpoint
 from airflow_provider_events.sources.mapping import EventMapping
-from airflow_provider_events.sources.records import SqlRecords
+from airflow_provider_events.sources.rows import SqlRecords
 from airflow_provider_events.sources.sql import SqlSource
 from airflow_provider_events.vendors.base import Vendor, registry
 from tests.conftest import IDENTITY_KEYS
@@ -168,7 +168,7 @@ def prepared(source: SqlRecords, codec: Vendor) -> list[Chunk]:
 
 
 def of_rows(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> dict[str, float]:
-    """From the database to pieces of requests, for each row."""
+    """From the database to fragments of requests, for each row."""
 
     def cost(count: int) -> tuple[int, int]:
         codec, source = codec_of(conn_type), orders(conn_type, count)
@@ -228,7 +228,7 @@ def answered_batch(count: int) -> Answer:
 
 
 def of_requests(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> dict[str, float]:
-    """Engine, courier, ledger and feed, for each request; on a loop whose threads take turns, always in one order."""
+    """Engine, sender, ledger and feed, for each request; on a loop whose threads take turns, always in one order."""
     codec = codec_of(conn_type)
     everything = prepared(orders(conn_type, MANY), codec)
 
@@ -238,8 +238,10 @@ def of_requests(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> dic
         async def deliver() -> None:
             source = Given(cast(Iterator[Sequence[Record]], iter(chunks)))  # they are prepared already
             limits = Limits(codec.max_batch_size, codec.max_in_flight)
-            pacer, options = Pacer(None), DeliveryOptions()
-            engine = Engine(codec, transport, ledger, limits, options, pacer=pacer, policy=QUICK, observer=Silent())
+            rate_limiter, options = RateLimiter(None), DeliveryOptions()
+            engine = Engine(
+                codec, transport, ledger, limits, options, rate_limiter=rate_limiter, policy=QUICK, observer=Silent()
+            )
             await engine.run(Resumable(source, given, None, "restart", lambda: None))
 
         before = blocks()

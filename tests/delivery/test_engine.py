@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_events.contract import Answer, Request
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.delivery.transport import TransportError
 from airflow_provider_events.events import Record
 from airflow_provider_events.exceptions import (
     CredentialsRefused,
@@ -25,7 +25,7 @@ from airflow_provider_events.exceptions import (
     UnknownAnswer,
     VendorUnavailable,
 )
-from airflow_provider_events.exchange import Answer, Request
+from airflow_provider_events.http.contract import TransportError
 from tests.delivery.harness import Given, KeptSink, PlainWire, Run, chunked, faulty, mixed, rows, said, simulate
 
 
@@ -57,7 +57,7 @@ def test_batches_are_cut_by_count(count: int, batch_size: int, sizes: list[int])
 @pytest.mark.parametrize(("size_bytes", "sizes"), [(9, [10, 10, 5]), (19, [5] * 5), (99, [1] * 25), (500, [1] * 25)])
 def test_batches_are_cut_by_bytes(size_bytes: int, sizes: list[int]) -> None:
     """An event larger than the bound goes alone: the vendor, or its own validation, has the last word."""
-    wire = PlainWire(max_request_bytes=101, piece_overhead=1)  # the envelope costs as much as a piece does
+    wire = PlainWire(max_request_bytes=101, fragment_overhead=1)  # the envelope costs as much as a fragment does
     run = Run(deliver_all, wire=wire, batch_size=10)
     report = simulate(run.through(chunked(rows(25, size_bytes))))
     assert [len(ids) for ids in bodies(run)] == sizes
@@ -93,7 +93,7 @@ def test_runs_of_faulty_rows_are_settled_a_thousand_at_a_time() -> None:
             seen.append(run.ledger.counters.read)
             yield faulty(100, 1 + 100 * n)
 
-    run = Run(deliver_all, batch_size=10, max_in_flight=1, sink=KeptSink())
+    run = Run(deliver_all, batch_size=10, max_in_flight=1, dead_letters=KeptSink())
     report = simulate(run.through(Given(source())))
     assert (report.read, report.rejected, report.requests) == (5000, 5000, 0)
     read_ahead = [100 * n - settled for n, settled in enumerate(seen)]
@@ -174,11 +174,11 @@ def test_each_outcome_is_counted_by_itself() -> None:
     async def answer(request: Request) -> Answer:
         return said(200, verdicts)
 
-    sink = KeptSink()
-    run = Run(answer, batch_size=4, options=DeliveryOptions(on_missing_entry="skip"), sink=sink)
+    dead_letters = KeptSink()
+    run = Run(answer, batch_size=4, options=DeliveryOptions(on_missing_entry="skip"), dead_letters=dead_letters)
     report = simulate(run.through(chunked(rows(8))))
     assert (report.read, report.delivered, report.rejected, report.skipped) == (8, 4, 2, 2)
-    assert sink.rows == [2, 6]
+    assert dead_letters.rows == [2, 6]
 
 
 def test_only_what_an_answer_left_open_is_sent_again() -> None:
@@ -235,10 +235,10 @@ def test_an_opaque_refusal_is_bisected(bad: set[int]) -> None:
         ids = [int(n) for n in (request.body or b"").decode().split(",")]
         return said(400, "rejected") if bad.intersection(ids) else said(200, "delivered")
 
-    sink = KeptSink()
-    run = Run(answer, batch_size=10, sink=sink)
+    dead_letters = KeptSink()
+    run = Run(answer, batch_size=10, dead_letters=dead_letters)
     report = simulate(run.through(chunked(rows(10))))
-    assert sink.rows == sorted(bad)
+    assert dead_letters.rows == sorted(bad)
     assert (report.delivered, report.rejected) == (10 - len(bad), len(bad))
     assert report.requests <= 1 + 2 * 4 * len(bad)
 
@@ -263,7 +263,7 @@ def test_credentials_refused_for_one_command_end_the_delivery() -> None:
 
     async def answer(request: Request) -> Answer:
         await asyncio.sleep(0.1)
-        return said(200, ["refused"] * ((request.body or b"").count(b",") + 1))
+        return said(200, ["fatal"] * ((request.body or b"").count(b",") + 1))
 
     run = Run(answer, batch_size=10, max_in_flight=2)
     with pytest.raises(CredentialsRefused):
@@ -347,7 +347,7 @@ def test_answers_that_never_end_hold_a_stop_no_longer_than_the_time_for_draining
 def test_the_first_failure_is_the_one_that_is_raised() -> None:
     async def answer(request: Request) -> Answer:
         await asyncio.sleep(0.1 * len(run.transport.sent))
-        return said(401, "refused") if request.body == b"2" else said(404, "missing")
+        return said(401, "fatal") if request.body == b"2" else said(404, "missing")
 
     run = Run(answer, batch_size=1, max_in_flight=3, options=DeliveryOptions(on_missing_entry="fail"))
     with pytest.raises(EntryMissing, match="row 1"):
@@ -421,13 +421,13 @@ def test_every_event_has_exactly_one_outcome_and_the_sums_close(
                 accepted.update(n for n, verdict in zip(ids, verdicts, strict=True) if verdict == "delivered")
                 return said(200, verdicts)
 
-    sink = KeptSink()
+    dead_letters = KeptSink()
     run = Run(
         answer,
         batch_size=batch_size,
         max_in_flight=max_in_flight,
         options=DeliveryOptions(on_missing_entry=policy),
-        sink=sink,
+        dead_letters=dead_letters,
     )
     source = mixed(*kinds)
 
@@ -442,7 +442,7 @@ def test_every_event_has_exactly_one_outcome_and_the_sums_close(
 
     error = simulate(main())
     report = run.ledger.report()  # raises where the sums do not close
-    rejected = sink.rows
+    rejected = dead_letters.rows
     assert set(accepted.values()) <= {1}
     assert report.delivered == len(accepted)
     assert report.rejected == len(rejected) == len(set(rejected))

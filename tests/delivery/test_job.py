@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_events.delivery.job import Delivery, on_own_loop
+from airflow_provider_events.contract import Answer, Request
+from airflow_provider_events.delivery.job import Delivery
 from airflow_provider_events.delivery.pacing import RetryPolicy
-from airflow_provider_events.delivery.transport import TransportError
+from airflow_provider_events.delivery.runtime import on_own_loop
 from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.exceptions import (
     CredentialsRefused,
@@ -30,7 +31,7 @@ from airflow_provider_events.exceptions import (
     TooManyRejected,
     VendorUnavailable,
 )
-from airflow_provider_events.exchange import Answer, Request
+from airflow_provider_events.http.contract import TransportError
 from tests.conftest import CUSTOMERS, IDENTITY_KEYS
 from tests.delivery.harness import (
     QUICK,
@@ -407,7 +408,7 @@ class Source:
 
 async def refuse(request: Request) -> Answer:
     """Nobody comes in."""
-    return said(401, "refused")
+    return said(401, "fatal")
 
 
 async def outage(request: Request) -> Answer:
@@ -485,7 +486,7 @@ def test_rejected_events_that_cannot_be_written_are_an_error_with_closed_account
     async def answer(request: Request) -> Answer:
         return said(200, ["rejected", *["delivered"] * 9])
 
-    job = plain_delivery(answer, sink=KeptSink(room=0), max_rejected=9)
+    job = plain_delivery(answer, dead_letters=KeptSink(room=0), max_rejected=9)
     with pytest.raises(RejectedNotWritten, match="No space left") as caught:
         job.run(chunked(source))
     report = caught.value.report

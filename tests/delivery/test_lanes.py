@@ -11,14 +11,15 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_events.contract import Answer, Request
+from airflow_provider_events.delivery.batching import identity_of, lane_of
 from airflow_provider_events.delivery.engine import Limits
-from airflow_provider_events.delivery.feed import identity_of, lane_of
 from airflow_provider_events.delivery.job import Delivery, Plan
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.delivery.transport import Endpoint, open_transport
 from airflow_provider_events.events import Event, Record
 from airflow_provider_events.exceptions import DeliveryInterrupted
-from airflow_provider_events.exchange import Answer, Request
+from airflow_provider_events.http import open_transport
+from airflow_provider_events.http.contract import Endpoint
 from tests.delivery.harness import QUICK, SENT_AT, Given, PlainWire, Run, Silent, odd_server, said
 from tests.reliability.clock import simulate
 

@@ -88,31 +88,31 @@ def test_task_is_not_green_while_rows_failed(
     report = DeliveryReport("bloomreach", read, delivered, rejected, skipped, reasons={"a: b": rejected})
     options = DeliveryOptions(max_rejected=allowed)
     if good:
-        options.judge(report)
+        options.check_rejections(report)
         return
     with pytest.raises(TooManyRejected, match=rf"{rejected} of {read} events were rejected .*: {rejected} x a: b") as e:
-        options.judge(report)
+        options.check_rejections(report)
     assert e.value.report == report
     assert not e.value.retryable
 
 
 def test_what_an_earlier_try_delivered_counts_as_arrived() -> None:
     report = DeliveryReport("bloomreach", read=10, rejected=1, resumed=9)
-    DeliveryOptions(max_rejected=1).judge(report)
+    DeliveryOptions(max_rejected=1).check_rejections(report)
 
 
 def test_the_error_shows_the_three_most_common_reasons() -> None:
     reasons = {f"r{n}": 10 - n for n in range(5)}
     report = DeliveryReport("bloomreach", read=41, delivered=1, rejected=40, reasons=reasons)
     with pytest.raises(TooManyRejected, match=r"10 x r0; 9 x r1; 8 x r2$"):
-        DeliveryOptions().judge(report)
+        DeliveryOptions().check_rejections(report)
 
 
 def test_a_dry_run_that_rejects_less_than_allowed_is_a_success() -> None:
     report = DeliveryReport("bloomreach", read=10, rejected=1, unsent=9)
-    DeliveryOptions(max_rejected=1, dry_run=True).judge(report)
+    DeliveryOptions(max_rejected=1, dry_run=True).check_rejections(report)
     with pytest.raises(TooManyRejected):
-        DeliveryOptions(dry_run=True).judge(report)
+        DeliveryOptions(dry_run=True).check_rejections(report)
 
 
 def test_accounts_that_do_not_close_are_no_report() -> None:

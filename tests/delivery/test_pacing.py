@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_events.contract import Answer, Request
 from airflow_provider_events.delivery.pacing import (
-    Pacer,
-    Patience,
+    RateLimiter,
+    RetryBudget,
     RetryPolicy,
     Stopped,
     retry_after_seconds,
     sleep_unless,
 )
-from airflow_provider_events.exchange import Answer, Request
 from tests.delivery.harness import Run, chunked, rows, said, simulate
 
 MINUTE = 60.0
@@ -52,12 +52,12 @@ def test_a_quota_of_500_is_used_and_never_broken_over_ten_minutes() -> None:
 
 def test_a_quota_of_6000_is_used_and_never_broken_over_ten_minutes() -> None:
     async def main() -> list[float]:
-        pacer, stopping, loop = Pacer(6000), asyncio.Event(), asyncio.get_running_loop()
+        rate_limiter, stopping, loop = RateLimiter(6000), asyncio.Event(), asyncio.get_running_loop()
         times: list[float] = []
 
         async def work() -> None:
             while loop.time() < 10 * MINUTE:
-                await pacer.turn(stopping)
+                await rate_limiter.acquire(stopping)
                 times.append(loop.time())
                 await asyncio.sleep(0.2)
 
@@ -70,10 +70,10 @@ def test_a_quota_of_6000_is_used_and_never_broken_over_ten_minutes() -> None:
 @pytest.mark.parametrize("quota", [0.5, 1, 2, 7, 59, 60, 61, 101])
 def test_small_quotas_are_never_broken_either(quota: float) -> None:
     async def twenty_minutes() -> list[float]:
-        pacer, stopping, loop = Pacer(quota), asyncio.Event(), asyncio.get_running_loop()
+        rate_limiter, stopping, loop = RateLimiter(quota), asyncio.Event(), asyncio.get_running_loop()
         times: list[float] = []
         while loop.time() < 20 * MINUTE:
-            await pacer.turn(stopping)
+            await rate_limiter.acquire(stopping)
             times.append(loop.time())
         return times
 
@@ -86,12 +86,12 @@ def test_turns_that_nobody_took_are_not_made_up_for() -> None:
     """After a minute of silence the vendor's window is empty, yet ours starts at the even pace again."""
 
     async def main() -> list[float]:
-        pacer, stopping, loop = Pacer(60), asyncio.Event(), asyncio.get_running_loop()
-        await pacer.turn(stopping)
+        rate_limiter, stopping, loop = RateLimiter(60), asyncio.Event(), asyncio.get_running_loop()
+        await rate_limiter.acquire(stopping)
         await asyncio.sleep(MINUTE)
         times = []
         for _ in range(5):
-            await pacer.turn(stopping)
+            await rate_limiter.acquire(stopping)
             times.append(loop.time())
         return times
 
@@ -101,9 +101,9 @@ def test_turns_that_nobody_took_are_not_made_up_for() -> None:
 
 def test_without_a_quota_nothing_waits() -> None:
     async def main() -> float:
-        pacer, stopping = Pacer(None), asyncio.Event()
+        rate_limiter, stopping = RateLimiter(None), asyncio.Event()
         for _ in range(1000):
-            await pacer.turn(stopping)
+            await rate_limiter.acquire(stopping)
         return asyncio.get_running_loop().time()
 
     assert simulate(main()) == 0.0
@@ -140,10 +140,10 @@ def test_the_last_hundredth_of_a_quota_is_used_slowly(remaining: str, limit: str
     """Others may use the same quota; a vendor that counts aloud is believed."""
 
     async def main() -> float:
-        pacer, loop = Pacer(60 / 0.0099), asyncio.get_running_loop()
-        await pacer.turn(asyncio.Event())
-        pacer.observe({"x-ratelimit-remaining": remaining, "x-ratelimit-limit": limit})
-        await pacer.turn(asyncio.Event())
+        rate_limiter, loop = RateLimiter(60 / 0.0099), asyncio.get_running_loop()
+        await rate_limiter.acquire(asyncio.Event())
+        rate_limiter.observe({"x-ratelimit-remaining": remaining, "x-ratelimit-limit": limit})
+        await rate_limiter.acquire(asyncio.Event())
         return loop.time()
 
     assert simulate(main()) == pytest.approx(spacing_seconds, rel=0.05)
@@ -179,20 +179,20 @@ def test_a_quota_that_is_shared_is_not_run_into_over_and_over() -> None:
 @pytest.mark.parametrize("quota", [None, 600])
 def test_a_pause_holds_everybody_back_those_who_wait_already_too(quota: float | None) -> None:
     async def main() -> list[float]:
-        pacer, stopping, loop = Pacer(quota), asyncio.Event(), asyncio.get_running_loop()
+        rate_limiter, stopping, loop = RateLimiter(quota), asyncio.Event(), asyncio.get_running_loop()
         times: list[float] = []
 
         async def worker() -> None:
-            await pacer.turn(stopping)
+            await rate_limiter.acquire(stopping)
             times.append(loop.time())
 
-        await pacer.turn(stopping)
+        await rate_limiter.acquire(stopping)
         if quota:
             waiting = [asyncio.create_task(worker()) for _ in range(3)]
             await asyncio.sleep(0)
-            pacer.pause(30)
+            rate_limiter.pause(30)
         else:
-            pacer.pause(30)
+            rate_limiter.pause(30)
             waiting = [asyncio.create_task(worker()) for _ in range(3)]
         await asyncio.gather(*waiting)
         return times
@@ -204,10 +204,10 @@ def test_a_pause_holds_everybody_back_those_who_wait_already_too(quota: float | 
 
 def test_a_shorter_pause_does_not_cut_a_longer_one_short() -> None:
     async def main() -> float:
-        pacer = Pacer(None)
-        pacer.pause(30)
-        pacer.pause(5)
-        await pacer.turn(asyncio.Event())
+        rate_limiter = RateLimiter(None)
+        rate_limiter.pause(30)
+        rate_limiter.pause(5)
+        await rate_limiter.acquire(asyncio.Event())
         return asyncio.get_running_loop().time()
 
     assert simulate(main()) == pytest.approx(30.0)
@@ -216,14 +216,14 @@ def test_a_shorter_pause_does_not_cut_a_longer_one_short() -> None:
 @pytest.mark.parametrize("when", ["before", "during"])
 def test_a_stop_ends_waiting_for_a_turn(when: str) -> None:
     async def main() -> float:
-        pacer, stopping, loop = Pacer(1), asyncio.Event(), asyncio.get_running_loop()
+        rate_limiter, stopping, loop = RateLimiter(1), asyncio.Event(), asyncio.get_running_loop()
         if when == "before":
             stopping.set()
         else:
-            await pacer.turn(stopping)
+            await rate_limiter.acquire(stopping)
             loop.call_later(3.0, stopping.set)
         with pytest.raises(Stopped):
-            await pacer.turn(stopping)
+            await rate_limiter.acquire(stopping)
         return loop.time()
 
     assert simulate(main()) == pytest.approx(0.0 if when == "before" else 3.0)
@@ -268,34 +268,34 @@ def test_backoff_can_outlast_the_one_minute_window_of_a_quota() -> None:
 
 
 def test_a_budget_counts_failing_and_backing_off_but_no_waits_the_vendor_asked_for() -> None:
-    patience = Patience(RetryPolicy(budget_seconds=10, max_wait_seconds=100, base_seconds=0, cap_seconds=0))
-    assert patience.told_to_wait(60) == 60
-    assert [patience.failed(4), patience.failed(4)] == [0, 0]
-    assert patience.told_to_wait(40) == 40
-    assert patience.failed(4) is None
+    budget = RetryBudget(RetryPolicy(budget_seconds=10, max_wait_seconds=100, base_seconds=0, cap_seconds=0))
+    assert budget.throttled(60) == 60
+    assert [budget.failed(4), budget.failed(4)] == [0, 0]
+    assert budget.throttled(40) == 40
+    assert budget.failed(4) is None
 
 
 def test_waits_asked_for_have_a_bound_of_their_own() -> None:
-    patience = Patience(RetryPolicy(max_wait_seconds=100))
-    assert patience.told_to_wait(60) == 60
-    assert patience.told_to_wait(60) is None
-    assert Patience(RetryPolicy(max_wait_seconds=100)).told_to_wait(101) is None
+    budget = RetryBudget(RetryPolicy(max_wait_seconds=100))
+    assert budget.throttled(60) == 60
+    assert budget.throttled(60) is None
+    assert RetryBudget(RetryPolicy(max_wait_seconds=100)).throttled(101) is None
 
 
 def test_being_told_to_wait_for_no_time_again_and_again_comes_to_an_end() -> None:
     """`Retry-After: 0`, or a date that our clock has passed: not a licence to hammer for ever."""
     policy = RetryPolicy(budget_seconds=5, max_wait_seconds=5, base_seconds=0.1, cap_seconds=1)
-    patience = Patience(policy)
-    assert any(patience.told_to_wait(0.0) is None for _ in range(10_000))
+    budget = RetryBudget(policy)
+    assert any(budget.throttled(0.0) is None for _ in range(10_000))
 
 
 def test_a_429_without_a_time_backs_off_longer_each_time() -> None:
     policy = RetryPolicy(max_wait_seconds=1e9, base_seconds=1.0, cap_seconds=90)
     seen: list[list[float]] = [[], [], []]
     for _ in range(300):
-        patience = Patience(policy)
+        budget = RetryBudget(policy)
         for pauses in seen:
-            pauses.append(patience.told_to_wait(None) or 0.0)
+            pauses.append(budget.throttled(None) or 0.0)
     averages = [sum(pauses) / len(pauses) for pauses in seen]
     assert averages == sorted(averages)
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from airflow_provider_events.contract import Answer, Request
 from airflow_provider_events.delivery.pacing import RetryPolicy
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import CredentialsRefused, TooManyRejected, VendorUnavailable
-from airflow_provider_events.exchange import Answer, Request
 from airflow_provider_events.vendors.base import ConnectionValues
 from airflow_provider_events.vendors.bloomreach import Bloomreach
 from airflow_provider_events.vendors.webengage import WebEngage
@@ -48,12 +48,12 @@ def test_a_refused_bulk_is_split_until_the_bad_events_are_found(batch_size: int,
     careless = Careless(
         ConnectionValues("webengage_default", host=known.base_url, password=known.password, extra=dict(known.extra))
     )
-    sink = KeptSink()
-    job = delivery(careless, batch_size=batch_size, max_rejected=20, sink=sink)
+    dead_letters = KeptSink()
+    job = delivery(careless, batch_size=batch_size, max_rejected=20, dead_letters=dead_letters)
     report = job.run(records(events("webengage", 100)))
     bad = [n for n in range(100) if not n % 7]
-    assert sink.rows == [n + 1 for n in bad]
-    assert all("eventTime" in line["reason"] for line in sink.lines)
+    assert dead_letters.rows == [n + 1 for n in bad]
+    assert all("eventTime" in line["reason"] for line in dead_letters.lines)
     assert (report.read, report.delivered, report.rejected) == (100, 85, 15)
     assert sent_numbers(connections, "webengage") == [n for n in range(100) if n % 7]
     assert connections.violations("webengage") == []
@@ -118,12 +118,12 @@ def without_ids(commands: Commands, _: int) -> Commands:
 @pytest.mark.parametrize("answer", [in_reverse, without_ids])
 def test_results_are_matched_by_their_id_else_by_position(answer: Callable[[Commands, int], Commands]) -> None:
     odd = OddBloomreach(answer)
-    sink = KeptSink()
+    dead_letters = KeptSink()
     with odd_server(odd) as server:
-        job = delivery(odd.vendor(server.url), batch_size=10, max_rejected=3, sink=sink)
+        job = delivery(odd.vendor(server.url), batch_size=10, max_rejected=3, dead_letters=dead_letters)
         report = job.run(records(events("bloomreach", 30)))
-    assert sink.rows == [2, 12, 22]
-    assert {line["reason"] for line in sink.lines} == {"Bad thing"}
+    assert dead_letters.rows == [2, 12, 22]
+    assert {line["reason"] for line in dead_letters.lines} == {"Bad thing"}
     assert (report.delivered, report.requests) == (27, 3)
 
 
@@ -207,7 +207,7 @@ class ToTheByte(Bloomreach):
 
 @pytest.mark.parametrize("count", [3, 10, 50])
 def test_a_body_stays_within_its_bound_to_the_byte(count: int) -> None:
-    """Sizes that would just fill a request, were there nothing but the pieces and what each of them costs."""
+    """Sizes that would just fill a request, were there nothing but the fragments and what each of them costs."""
     vendor = ToTheByte(ConnectionValues("c", password="token", extra={"project_token": "project"}))
     bodies: list[bytes] = []
 
@@ -216,7 +216,7 @@ def test_a_body_stays_within_its_bound_to_the_byte(count: int) -> None:
         results = [{"command_id": str(n), "success": True} for n in range(bodies[-1].count(b'"command_id"'))]
         return Answer(200, {}, json.dumps({"success": True, "results": results}).encode())
 
-    each, rest = divmod(vendor.max_request_bytes - count * vendor.piece_overhead, count)
+    each, rest = divmod(vendor.max_request_bytes - count * vendor.fragment_overhead, count)
     source = [Event("e", {"registered": "c"}, None, {"size": each + (n < rest)}) for n in range(count)]
     job = planned(vendor, lambda: FakeTransport(answer), batch_size=50)
     assert job.run(records(source)).delivered == count

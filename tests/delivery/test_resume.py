@@ -19,16 +19,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_events.contract import Answer, Request
 from airflow_provider_events.delivery import job as job_module
 from airflow_provider_events.delivery import resume
-from airflow_provider_events.delivery.checkpoint import Checkpoint, Digest, Tally
+from airflow_provider_events.delivery.checkpoint import Checkpoint, Tally
+from airflow_provider_events.delivery.checkpoint_writer import SAVE_SECONDS
+from airflow_provider_events.delivery.dead_letter import DeadLetterFile
 from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.job import Delivery, Plan
+from airflow_provider_events.delivery.offsets import Digest
 from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import RetryPolicy
-from airflow_provider_events.delivery.resume import SAVE_SECONDS
-from airflow_provider_events.delivery.sinks import RejectedSink
-from airflow_provider_events.delivery.transport import TransportError
 from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.exceptions import (
     DeliveryInterrupted,
@@ -38,7 +39,7 @@ from airflow_provider_events.exceptions import (
     SourceError,
     TooManyRejected,
 )
-from airflow_provider_events.exchange import Answer, Request
+from airflow_provider_events.http.contract import TransportError
 from tests.delivery.harness import SENT_AT, FakeTransport, PlainWire, Silent, said
 from tests.reliability.clock import simulate
 
@@ -185,7 +186,7 @@ def attempt(
     stop_after: int | None = None,
     kill_after: int | None = None,
     fingerprint: str = "f",
-    sink: bool = True,
+    dead_letters: bool = True,
     slow_vendor: bool = False,
     **options: Any,
 ) -> DeliveryReport | None:
@@ -215,7 +216,7 @@ def attempt(
         fingerprint,
         PATIENT,
     )
-    file = RejectedSink(File(world)) if sink else None
+    file = DeadLetterFile(File(world)) if dead_letters else None
     delivery = Delivery(PlainWire(), lambda: FakeTransport(answer), plan, Silent(), file, world)
     try:
         return delivery.run(source)
@@ -489,7 +490,7 @@ def test_a_dry_run_keeps_no_checkpoint_and_uses_none() -> None:
     world = World({str(key): "good" for key in kinds})
     assert attempt(world, Rows(kinds), stop_after=3) is None
     saved = world.saved
-    report = attempt(world, Rows(kinds), dry_run=True, sink=False)
+    report = attempt(world, Rows(kinds), dry_run=True, dead_letters=False)
     assert report is not None
     assert (report.read, report.unsent) == (59, 59)
     assert world.saved is saved
@@ -598,7 +599,7 @@ def test_a_full_disk_fails_the_try_and_the_next_one_has_every_rejected_row() -> 
     world.tries = 1
     plan = Plan("plain", DeliveryOptions(max_rejected=1000), Limits(5, 3), None, SENT_AT, "f", PATIENT)
     delivery = Delivery(
-        PlainWire(), lambda: FakeTransport(world.answer), plan, Silent(), RejectedSink(FullDisk(world)), world
+        PlainWire(), lambda: FakeTransport(world.answer), plan, Silent(), DeadLetterFile(FullDisk(world)), world
     )
     with pytest.raises(RejectedNotWritten):
         delivery.run(Rows(kinds))

@@ -16,11 +16,11 @@ import pytest
 
 import airflow_provider_events
 from airflow_provider_events import values
-from airflow_provider_events.delivery import sinks
+from airflow_provider_events.contract import Answer, Outcome, Verdict
+from airflow_provider_events.delivery import dead_letter
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.delivery.pacing import Pacer
+from airflow_provider_events.delivery.pacing import RateLimiter
 from airflow_provider_events.events import DeliveryReport, Receipt
-from airflow_provider_events.exchange import Answer, Outcome, Verdict
 from airflow_provider_events.get_provider_info import get_provider_info
 from airflow_provider_events.operators.delivery import DeliveryOperator
 from airflow_provider_events.operators.entries import FilterByEntryOperator, UpsertEntryOperator
@@ -127,7 +127,7 @@ def test_the_counts_are_those_of_the_report() -> None:
 
 def test_the_keys_of_rejected_files_are_those_of_the_module() -> None:
     named = [name for row in rows(section("delivery", "Rejected events")) for name in code(row[0])]
-    assert named == [name for row in rows(inspect.getdoc(sinks) or "") for name in code(row[0])]
+    assert named == [name for row in rows(inspect.getdoc(dead_letter) or "") for name in code(row[0])]
 
 
 def test_the_options_and_their_defaults_are_those_of_the_operators() -> None:
@@ -199,7 +199,7 @@ def test_the_paces_are_those_that_the_vendors_publish() -> None:
         ("WebEngage, `batch_size=1`", "webengage", 1),
         ("Bloomreach", "bloomreach", 50),
     ):
-        interval = Pacer(vendor_named(conn_type).quota(batch_size))._interval
+        interval = RateLimiter(vendor_named(conn_type).quota(batch_size))._interval
         assert int(batch_size / interval + 1e-6) == int(shown[name].replace(",", ""))
     for conn_type in ("embeddables", "vibetrace"):
         assert vendor_named(conn_type).quota(1) is None
@@ -211,7 +211,7 @@ def test_the_paces_are_those_that_the_vendors_publish() -> None:
 BECOMES = {
     "rejected": Verdict.REJECTED,
     "missing entry": Verdict.MISSING,
-    "refused": Verdict.REFUSED,
+    "refused": Verdict.FATAL,
     "later": Verdict.RETRY,
 }
 BODIES: dict[str, Callable[[str], Any]] = {

@@ -50,8 +50,8 @@ class Echo(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         headers = [self.headers.get(name, "") for name in ("Authorization", "X-Api-Key")]
         server: Any = self.server
-        pieces = [*headers, self.path, body, *(" ".join(headers), body)]
-        texts = [server.spelled(piece) for piece in pieces if piece]
+        fragments = [*headers, self.path, body, *(" ".join(headers), body)]
+        texts = [server.spelled(fragment) for fragment in fragments if fragment]
         said = " | ".join(texts)
         errors = [{"message": text, "description": text} for text in texts]
         answer = {
@@ -88,7 +88,7 @@ def echo() -> Iterator[Any]:
 
 
 def lead_to(echo: Any, vendor: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection `echo`, without patience."""
+    """The connection `echo`, without budget."""
     monkeypatch.setattr("airflow_provider_events.delivery.pacing.RetryPolicy.backoff", lambda *_: 400.0)
     connection = {
         "conn_type": vendor,

@@ -18,20 +18,20 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_events._compat import AirflowException
-from airflow_provider_events.delivery.feed import Batch
-from airflow_provider_events.delivery.rows import Chunk, Faulty, Item
-from airflow_provider_events.delivery.transport import Endpoint
+from airflow_provider_events.contract import Answer, EventColumns, EventContent, Request
+from airflow_provider_events.delivery.batching import Batch
+from airflow_provider_events.delivery.encoding import Chunk, Faulty, Item
 from airflow_provider_events.events import Event, Record, Rejection
 from airflow_provider_events.exceptions import EventsError, InvalidEvent
-from airflow_provider_events.exchange import Answer, Content, Contents, Request
 from airflow_provider_events.hooks.base import EventsHook
+from airflow_provider_events.http.contract import Endpoint
 from airflow_provider_events.operators.entries import FilterByEntryOperator
 from airflow_provider_events.operators.events import SendEventOperator, SendEventsOperator
 from airflow_provider_events.sensors.entry import EntryExistsSensor
 from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
 from tests.conftest import IDENTITY_KEYS
-from tests.delivery.conftest import Certificates
 from tests.delivery.harness import VENDORS
+from tests.http.conftest import Certificates
 
 KEY = "k3y-Mark-of-the-connection"
 CUSTOMER = "ada.mark@example.com"
@@ -237,8 +237,8 @@ def test_what_carries_customers_prints_as_its_size() -> None:
         Faulty(1, CUSTOMER, rejection, record),
         Chunk([1], [CUSTOMER], [data], [record], {}),
         Batch.of([item], ()),
-        Content("v", "n", {"email": CUSTOMER}, None, {"p": CUSTOMER}, CUSTOMER),
-        Contents("v", ["n"], [{"email": CUSTOMER}], None, [{"p": CUSTOMER}], [CUSTOMER]),
+        EventContent("v", "n", {"email": CUSTOMER}, None, {"p": CUSTOMER}, CUSTOMER),
+        EventColumns("v", ["n"], [{"email": CUSTOMER}], None, [{"p": CUSTOMER}], [CUSTOMER]),
         Request("POST", f"/user/{CUSTOMER}", data, {"Authorization": KEY}),
         Answer(200, {"x": KEY}, data),
         Endpoint("https://api.example.com", {"Authorization": KEY}, proxy=f"http://u:{KEY}@p:1"),

@@ -145,7 +145,7 @@ def test_a_look_up_says_that_it_does_not_understand_and_may_be_repeated(script: 
 
 @pytest.mark.parametrize("known", [False, True], ids=["on the triggerer", "on the worker before"])
 def test_a_trigger_takes_a_page_for_an_outage(known: bool, script: Script, server: OddServer, quick: None) -> None:
-    from airflow_provider_events.delivery.lookups import Search
+    from airflow_provider_events.lookups.search import Search
 
     user = said(200, json.dumps({"email": ASK["email"], "_id": "1"}).encode())
     progress = None

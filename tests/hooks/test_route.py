@@ -18,7 +18,7 @@ from airflow_provider_events.exceptions import ConfigurationError
 from airflow_provider_events.hooks.base import EventsHook
 from tests.conftest import IDENTITY_KEYS
 from tests.delivery.harness import VENDORS, OddServer, events, odd_server
-from tests.delivery.relays import Relay, relay
+from tests.http.relays import Relay, relay
 
 PROXIES = [f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "ALL", "NO")]
 AUTHORITIES = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]

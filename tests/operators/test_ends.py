@@ -19,12 +19,12 @@ import pytest
 from aiohttp import web
 
 from airflow_provider_events._compat import AirflowTaskTimeout
-from airflow_provider_events.delivery import job
+from airflow_provider_events.delivery import runtime
 from airflow_provider_events.exceptions import DeliveryInterrupted, EventsError, SourceError
 from airflow_provider_events.hooks.base import EventsHook
 from airflow_provider_events.operators.entries import FilterByEntryOperator
 from airflow_provider_events.operators.events import SendEventOperator, SendEventsOperator
-from airflow_provider_events.sources.records import EventRecords
+from airflow_provider_events.sources.rows import EventRecords
 from tests.delivery.harness import odd_server
 from tests.until import until
 
@@ -240,7 +240,9 @@ def test_a_thread_that_hangs_holds_up_no_end(connections: Any, monkeypatch: pyte
         raise socket.gaierror
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr(job, "_new_loop", asyncio.new_event_loop)  # uvloop asks the system without a thread of Python's
+    monkeypatch.setattr(
+        runtime, "_new_loop", asyncio.new_event_loop
+    )  # uvloop asks the system without a thread of Python's
 
     async def main() -> None:
         await asyncio.get_running_loop().getaddrinfo("vendor.test", 443)
@@ -257,7 +259,7 @@ def test_a_thread_that_hangs_holds_up_no_end(connections: Any, monkeypatch: pyte
         raise Late
 
     with pytest.raises(Late):
-        job.on_own_loop(late)
+        runtime.on_own_loop(late)
     release.set()
     assert time.monotonic() - before < ENDLESS / 2
 

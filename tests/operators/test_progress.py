@@ -9,7 +9,7 @@ from typing import Any
 import airflow
 import pytest
 
-from airflow_provider_events.delivery import engine, resume
+from airflow_provider_events.delivery import checkpoint_writer, engine
 from airflow_provider_events.exceptions import RejectedNotWritten
 from airflow_provider_events.operators.checkpoints import KEY, PROGRESS_KEY
 from tests.operators.test_checkpoints import EVENTS, StateStore, context, killed, paced, send
@@ -47,7 +47,7 @@ class Remembering(StateStore):
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures and saves several times a second."""
     monkeypatch.setattr(engine, "PROGRESS_SECONDS", 0.2)
-    monkeypatch.setattr(resume, "SAVE_SECONDS", 0.1)
+    monkeypatch.setattr(checkpoint_writer, "SAVE_SECONDS", 0.1)
 
 
 def test_the_figures_are_there_while_it_runs_and_when_it_is_over(paced: Any) -> None:
@@ -111,12 +111,12 @@ def test_a_store_that_cannot_show_it_is_one_warning(paced: Any, caplog: pytest.L
 def test_figures_are_shown_although_rejected_rows_cannot_be_written(
     paced: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_events.delivery.sinks import RejectedSink
+    from airflow_provider_events.delivery.dead_letter import DeadLetterFile
 
-    def full(sink: RejectedSink) -> None:
+    def full(dead_letters: DeadLetterFile) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(RejectedSink, "flush", full)
+    monkeypatch.setattr(DeadLetterFile, "flush", full)
     store = Remembering()
     with pytest.raises(RejectedNotWritten):
         send([{"name": ""}, *EVENTS], rejected_path=str(tmp_path), max_rejected=5).execute(context(store))

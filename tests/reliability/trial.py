@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from airflow_provider_events.delivery.resume import SAVE_SECONDS
+from airflow_provider_events.delivery.checkpoint_writer import SAVE_SECONDS
 from airflow_provider_events.sandbox import Sandbox
 from tests.conftest import CUSTOMERS, IDENTITY_KEYS
 from tests.delivery.harness import sent_numbers

@@ -15,18 +15,18 @@ from zoneinfo import ZoneInfo
 import pendulum
 import pytest
 
-from airflow_provider_events.delivery.rows import prepare
+from airflow_provider_events.delivery.encoding import prepare
 from airflow_provider_events.events import NOBODY, Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.hooks.base import EventsHook
 from airflow_provider_events.hooks.ensuring import ensure_entries
-from airflow_provider_events.operators.counted import listed
 from airflow_provider_events.operators.entries import UpsertEntryOperator
+from airflow_provider_events.operators.redacted import listed
 from airflow_provider_events.sensors.entry import EntryExistsSensor
-from airflow_provider_events.sources.bulk import BulkEncoder
-from airflow_provider_events.sources.lines import LineRecords
+from airflow_provider_events.sources.columnar import BulkEncoder
+from airflow_provider_events.sources.jsonl import LineRecords
 from airflow_provider_events.sources.mapping import EventMapping
-from airflow_provider_events.sources.records import EventRecords, MappedRows
+from airflow_provider_events.sources.rows import EventRecords, MappedRows
 from airflow_provider_events.values import is_missing
 from airflow_provider_events.vendors.base import Vendor
 from tests.conftest import IDENTITY_KEYS
@@ -88,11 +88,11 @@ def event(vendor: str, **fields: Any) -> dict[str, Any]:
     return {"name": "paid", "identity": identity, "timestamp": MOMENT, "properties": {"n": 1}, **fields}
 
 
-def pieces(vendor: str, events: Any, mapping: Any = None, codec: Any = None) -> list[bytes | None]:
+def fragments(vendor: str, events: Any, mapping: Any = None, codec: Any = None) -> list[bytes | None]:
     """Each event as it travels; None where it was rejected."""
     source = EventRecords(events, mapping)
     chunks = prepare(source.records(), codec or sample(vendor), MOMENT, source.keys)
-    return [piece for chunk in chunks for piece in chunk.pieces]
+    return [fragment for chunk in chunks for fragment in chunk.fragments]
 
 
 # -- times and other subclasses ----------------------------------------------------------------------------------------
@@ -103,10 +103,11 @@ def pieces(vendor: str, events: Any, mapping: Any = None, codec: Any = None) -> 
 def test_a_kind_of_datetime_travels_as_the_time_that_it_is(vendor: str, moment: datetime) -> None:
     same = plainly(moment)
     assert same.timestamp() == MOMENT.timestamp()
-    plain = pieces(vendor, [event(vendor, timestamp=same, properties={"at": same, "deep": {"at": [same]}})])
+    plain = fragments(vendor, [event(vendor, timestamp=same, properties={"at": same, "deep": {"at": [same]}})])
     assert plain != [None]
     assert (
-        pieces(vendor, [event(vendor, timestamp=moment, properties={"at": moment, "deep": {"at": [moment]}})]) == plain
+        fragments(vendor, [event(vendor, timestamp=moment, properties={"at": moment, "deep": {"at": [moment]}})])
+        == plain
     )
 
 
@@ -116,15 +117,15 @@ def test_so_it_does_in_rows_one_by_one_and_together(vendor: str, moment: datetim
     mapping = {"name": "paid", "identity": {IDENTITY_KEYS[vendor]: "who"}, "timestamp": "at", "properties": ["when"]}
     same = plainly(moment)
     row = {"who": "customer1@example.com", "at": same, "when": same}
-    plain = pieces(vendor, [row], mapping)
+    plain = fragments(vendor, [row], mapping)
     assert plain != [None]
-    assert pieces(vendor, [row, {**row, "at": moment, "when": moment}, row], mapping) == plain * 3
+    assert fragments(vendor, [row, {**row, "at": moment, "when": moment}, row], mapping) == plain * 3
     mapper = EventMapping.of(mapping).bind(list(row))
     rows = MappedRows(
         1, [tuple(row.values()), ("customer1@example.com", moment, moment)] * 3, mapper, BulkEncoder(mapper)
     )
     (chunk,) = prepare(iter([rows]), sample(vendor), MOMENT, lambda _: None)
-    assert list(chunk.pieces) == plain * 6
+    assert list(chunk.fragments) == plain * 6
 
 
 @OF_EACH_VENDOR
@@ -142,9 +143,9 @@ def test_so_it_does_in_upserts(vendor: str, moment: datetime, connections: Any) 
     upserts = sample(vendor).upserts()
     same = plainly(moment)
     entry = event(vendor, name="upsert", timestamp=same, properties={"seen": same})
-    plain = pieces(vendor, [entry], codec=upserts)
+    plain = fragments(vendor, [entry], codec=upserts)
     assert plain != [None]
-    assert pieces(vendor, [{**entry, "timestamp": moment, "properties": {"seen": moment}}], codec=upserts) == plain
+    assert fragments(vendor, [{**entry, "timestamp": moment, "properties": {"seen": moment}}], codec=upserts) == plain
     who = {IDENTITY_KEYS[vendor]: "customer1@example.com"}
     EventsHook.for_connection(f"{vendor}_default").upsert(who, {"seen": moment}, sent_at=moment)
 
@@ -189,7 +190,7 @@ class Number(int):
 )
 def test_what_is_a_kind_of_a_plain_value_travels_as_that(given: Any, plain: Any) -> None:
     said = [event("bloomreach", properties={"value": value}) for value in (given, plain)]
-    one, other = pieces("bloomreach", said)
+    one, other = fragments("bloomreach", said)
     assert one is not None
     assert one == other
 
@@ -210,10 +211,10 @@ def test_a_value_that_nobody_can_write_costs_its_own_event(where: str, position:
     events = [event(vendor) for _ in range(3)]
     events[position] = event(vendor, **bad[where])
     for several in (events, iter(events)):
-        made = pieces(vendor, several)
-        assert [piece is None for piece in made] == [at == position for at in range(3)]
+        made = fragments(vendor, several)
+        assert [fragment is None for fragment in made] == [at == position for at in range(3)]
     for codec in (sample(vendor), *((sample(vendor).upserts(),) if vendor != "embeddables" else ())):
-        assert pieces(vendor, events, codec=codec)[position] is None
+        assert fragments(vendor, events, codec=codec)[position] is None
 
 
 def test_a_single_event_that_nobody_can_write_is_said_in_words(connections: Any) -> None:
@@ -241,8 +242,8 @@ def reused(depth: int) -> Iterator[Any]:
 
 @pytest.mark.parametrize("depth", [0, 1, 2], ids=["dictionary", "properties", "event"])
 def test_a_generator_may_use_its_dictionary_again(depth: int) -> None:
-    made = pieces("bloomreach", reused(depth))
-    numbers = [json.loads(piece)["properties"] for piece in made if piece]
+    made = fragments("bloomreach", reused(depth))
+    numbers = [json.loads(fragment)["properties"] for fragment in made if fragment]
     assert [(said["n"], said["list"], said["object"]) for said in numbers] == [(n, [n], {"n": n}) for n in range(1200)]
 
 
@@ -255,7 +256,7 @@ def test_a_generator_may_use_its_row_again() -> None:
             yield row
 
     mapping = {"name": "paid", "identity": {"registered": "who"}}
-    made = [json.loads(piece) for piece in pieces("bloomreach", rows(), mapping) if piece]
+    made = [json.loads(fragment) for fragment in fragments("bloomreach", rows(), mapping) if fragment]
     assert [(said["customer_ids"]["registered"], said["properties"]) for said in made] == [
         (f"customer{n}", {"tags": [n], "n": n}) for n in range(1200)
     ]
@@ -290,8 +291,8 @@ GOOD = b'{"name": "paid", "identity": {"registered": "c"}, "properties": {"n": %
 def test_a_large_whole_number_in_a_line_is_what_it_is_in_a_list(number: int, tmp_path: Path) -> None:
     (record,) = lines(tmp_path, GOOD % str(number).encode())
     assert record.event.properties == {"n": number}
-    listed = pieces("bloomreach", [event("bloomreach", properties={"n": number})])
-    read = pieces("bloomreach", [event("bloomreach", properties=record.event.properties)])
+    listed = fragments("bloomreach", [event("bloomreach", properties={"n": number})])
+    read = fragments("bloomreach", [event("bloomreach", properties=record.event.properties)])
     assert read == listed
     assert (listed == [None]) == (not -(2**63) <= number < 2**64)
 
@@ -314,7 +315,7 @@ def test_other_long_numbers_make_no_other_value(number: bytes, tmp_path: Path) -
     if number.startswith(b"0."):
         assert record.event.properties["n"] == float(number)
     else:
-        assert record.event is None or pieces("bloomreach", [record.event]) == [None]
+        assert record.event is None or fragments("bloomreach", [record.event]) == [None]
 
 
 @pytest.mark.parametrize(
@@ -356,8 +357,8 @@ def test_another_kind_of_file_is_said_to_be_one(data: bytes, words: str, tmp_pat
 
 def test_a_single_event_is_a_list_of_one() -> None:
     assert EventRecords(event("bloomreach")).total == 1
-    assert len(pieces("bloomreach", event("bloomreach"))) == 1
-    assert len(pieces("bloomreach", Event("paid", {"registered": "c"}))) == 1
+    assert len(fragments("bloomreach", event("bloomreach"))) == 1
+    assert len(fragments("bloomreach", Event("paid", {"registered": "c"}))) == 1
 
 
 @pytest.mark.parametrize("events", [None, 5, "events.json", "s3://bucket/x.jsonl.gz", b"[]"])
@@ -375,9 +376,9 @@ def test_a_list_of_lists_gets_a_hint() -> None:
 def test_a_missing_value_of_a_row_is_a_null(value: Any) -> None:
     assert is_missing(value)
     mapping = {"name": "paid", "identity": {"registered": "who"}, "properties": ["n", "m"]}
-    (piece,) = pieces("bloomreach", [{"who": "c", "n": value, "m": 1}], mapping)
-    assert piece is not None
-    assert json.loads(piece)["properties"] == {"m": 1}
+    (fragment,) = fragments("bloomreach", [{"who": "c", "n": value, "m": 1}], mapping)
+    assert fragment is not None
+    assert json.loads(fragment)["properties"] == {"m": 1}
 
 
 class Boxed:
@@ -414,9 +415,9 @@ def test_a_row_of_boxed_values_travels_as_one_of_python() -> None:
         "nan": Boxed(float("nan"), "f"),
     }
     mapping = {"name": "paid", "identity": {"registered": "who"}, "timestamp": "at", "id": "key", "timezone": "UTC"}
-    (piece,) = pieces("bloomreach", [row], mapping)
-    assert piece is not None
-    said = json.loads(piece)
+    (fragment,) = fragments("bloomreach", [row], mapping)
+    assert fragment is not None
+    said = json.loads(fragment)
     assert (said["customer_ids"], said["timestamp"]) == ({"registered": "7"}, MOMENT.timestamp())
     assert said["properties"] == {"paid": True, "took": 2.0}
     made = Event("paid", {"registered": Boxed(7, "i")}, id=Boxed(3, "u"))  # type: ignore[dict-item, arg-type]  # as NumPy gives them
@@ -474,7 +475,7 @@ def test_the_text_of_a_missing_value_is_no_customer(text: str, vendor: str) -> N
     mapper = mapping.bind(["who", "n"])
     rows = MappedRows(1, [("c", 1), (text, 2), ("d", 3)], mapper, BulkEncoder(mapper))
     (chunk,) = prepare(iter([rows]), sample(vendor), MOMENT, lambda _: None)
-    assert [at for at, piece in enumerate(chunk.pieces) if piece is None] == [1]
+    assert [at for at, fragment in enumerate(chunk.fragments) if fragment is None] == [1]
 
 
 @OF_EACH_VENDOR
@@ -486,7 +487,7 @@ def test_the_text_of_a_missing_value_is_no_idempotency_key(text: str, vendor: st
     mapper = EventMapping.of({"name": "paid", "identity": {key: "who"}, "id": "key"}).bind(["who", "key"])
     rows = MappedRows(1, [("c", "1"), ("c", text), ("d", "3")], mapper, BulkEncoder(mapper))
     (chunk,) = prepare(iter([rows]), sample(vendor), MOMENT, lambda _: None)
-    assert [at for at, piece in enumerate(chunk.pieces) if piece is None] == [1]
+    assert [at for at, fragment in enumerate(chunk.fragments) if fragment is None] == [1]
 
 
 NO_IDENTITIES: dict[str, Any] = {
@@ -575,8 +576,8 @@ def test_an_entry_that_is_ensured_keeps_what_has_no_value_here(connections: Any)
 )
 def test_a_consent_is_the_boolean_that_it_means(given: Any, sent: bool) -> None:
     upserts = sample("webengage").upserts()
-    piece = upserts.encode(Event("upsert", {"userId": "c"}, properties={"emailOptIn": given, "smsOptIn": given}))
-    said = json.loads(piece.partition(b"\n")[2])
+    fragment = upserts.encode(Event("upsert", {"userId": "c"}, properties={"emailOptIn": given, "smsOptIn": given}))
+    said = json.loads(fragment.partition(b"\n")[2])
     assert (said["emailOptIn"], said["smsOptIn"]) == (sent, sent)
 
 

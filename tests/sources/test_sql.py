@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_events.exceptions import ConfigurationError, KeyColumnError, SourceError
 from airflow_provider_events.sources.cursors import row_count
 from airflow_provider_events.sources.mapping import EventMapping
-from airflow_provider_events.sources.records import SqlRecords
+from airflow_provider_events.sources.rows import SqlRecords
 from airflow_provider_events.sources.sql import SqlSource
 from tests.servers import DRIVERS, Database, databases
 from tests.sources.test_sql_keyset import MemoryHook

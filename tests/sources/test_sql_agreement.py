@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from airflow_provider_events.sources.mapping import EventMapping
-from airflow_provider_events.sources.records import SqlRecords
+from airflow_provider_events.sources.rows import SqlRecords
 from airflow_provider_events.sources.sql import SqlSource
 from airflow_provider_events.values import json_object
 from tests.servers import Database, databases

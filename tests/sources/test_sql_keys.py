@@ -14,7 +14,7 @@ from airflow_provider_events.delivery.checkpoint import dump_key, load_key
 from airflow_provider_events.exceptions import KeyColumnError, SourceError
 from airflow_provider_events.sources.keyset import Keyset, comparable
 from airflow_provider_events.sources.mapping import EventMapping
-from airflow_provider_events.sources.records import SqlRecords
+from airflow_provider_events.sources.rows import SqlRecords
 from airflow_provider_events.sources.sql import SqlSource
 from tests.servers import Database, databases
 

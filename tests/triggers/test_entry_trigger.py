@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_events.delivery.lookups import Search
 from airflow_provider_events.exceptions import SourceError
+from airflow_provider_events.lookups.search import Search
 from airflow_provider_events.sandbox import Sandbox
 from airflow_provider_events.triggers.entry import EntryTrigger
 from airflow_provider_events.triggers.waiting_list import WaitingList, pack, unpack

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_events.contract import EventColumns, Outcome, Verdict
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Contents, Outcome, Verdict
 from airflow_provider_events.vendors.base import ConnectionValues
 from airflow_provider_events.vendors.bloomreach import Bloomreach
 from tests.vendors.wires import HTML, T, answer, examples, one, parsed, sent
@@ -36,7 +36,7 @@ DELIVERED, REJECTED, RETRY, REFUSED, MISSING = (
     Verdict.DELIVERED,
     Verdict.REJECTED,
     Verdict.RETRY,
-    Verdict.REFUSED,
+    Verdict.FATAL,
     Verdict.MISSING,
 )
 
@@ -88,9 +88,9 @@ def test_each_of_50_commands_has_an_id_of_its_own() -> None:
 
 
 def test_more_events_than_fit_are_never_cut_off_in_silence() -> None:
-    pieces = [bloomreach().encode(event())] * 51
+    fragments = [bloomreach().encode(event())] * 51
     try:
-        request = bloomreach().request(pieces)
+        request = bloomreach().request(fragments)
     except ValueError:
         return
     assert len(parsed(request)["commands"]) == 51
@@ -149,10 +149,10 @@ def test_a_warning_says_once_that_consents_are_never_deduplicated(
     if together:
         columns = zip(*contents, strict=True)
         next(columns)
-        vendor.write_all(Contents(vendor.conn_type, *map(list, columns)))
+        vendor.encode_columns(EventColumns(vendor.conn_type, *map(list, columns)))
     else:
         for content in contents:
-            vendor.write(content)
+            vendor.encode_content(content)
     (said,) = [record.getMessage() for record in caplog.records]
     assert "a second consent" in said
 

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_events.contract import Outcome, Verdict
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, EventsError, InvalidEvent
-from airflow_provider_events.exchange import Outcome, Verdict
 from airflow_provider_events.vendors.base import COMMON_EXTRAS, registry
 from tests.vendors.wires import (
     BY_STATUS,
@@ -315,18 +315,18 @@ def test_a_full_batch_is_one_request_with_every_event_in_order(conn_type: str) -
 @every_vendor
 def test_the_declared_overhead_bounds_the_size_of_a_batch(conn_type: str) -> None:
     chosen = vendor(conn_type)
-    pieces = [chosen.encode(event_for(conn_type, f"c{n}")) for n in range(chosen.max_batch_size)]
+    fragments = [chosen.encode(event_for(conn_type, f"c{n}")) for n in range(chosen.max_batch_size)]
     envelope = len('{"commands":[]}')
-    body = chosen.request(pieces).body
+    body = chosen.request(fragments).body
     assert body is not None
-    assert len(body) <= sum(len(piece) + chosen.piece_overhead for piece in pieces) + envelope
+    assert len(body) <= sum(len(fragment) + chosen.fragment_overhead for fragment in fragments) + envelope
 
 
 @every_vendor
 def test_the_same_pieces_make_the_same_request(conn_type: str) -> None:
     chosen = vendor(conn_type)
-    pieces = [chosen.encode(event_for(conn_type, f"c{n}")) for n in range(chosen.max_batch_size)]
-    assert chosen.request(pieces) == chosen.request(pieces)
+    fragments = [chosen.encode(event_for(conn_type, f"c{n}")) for n in range(chosen.max_batch_size)]
+    assert chosen.request(fragments) == chosen.request(fragments)
 
 
 @every_vendor
@@ -498,7 +498,7 @@ def test_overload_and_outage_are_later_whatever_the_body_says(conn_type: str) ->
         for body in DIALECTS[conn_type].failures
         for status in (408, 425, 429, 500, 502, 503, 504)
     }
-    final = {Verdict.REJECTED, Verdict.REFUSED, Verdict.DELIVERED}
+    final = {Verdict.REJECTED, Verdict.FATAL, Verdict.DELIVERED}
     assert {case: verdict for case, verdict in verdicts.items() if verdict in final} == {}
 
 

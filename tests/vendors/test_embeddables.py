@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_events.contract import Verdict
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Verdict
 from airflow_provider_events.vendors.base import ConnectionValues
 from airflow_provider_events.vendors.embeddables import Embeddables
 from tests.vendors.wires import DIALECTS, HTML, answer, one, parsed, sent
@@ -199,20 +199,20 @@ def test_events_go_one_by_one_without_a_published_quota() -> None:
 ANSWERS: list[tuple[str, int, Any, Verdict, str]] = [
     ("stored", 200, STORED, Verdict.DELIVERED, ""),
     ("required fields only", 200, {"entry_id": "entry_1"}, Verdict.DELIVERED, ""),
-    ("unauthorized", 401, UNAUTHORIZED, Verdict.REFUSED, "unauthorized"),
+    ("unauthorized", 401, UNAUTHORIZED, Verdict.FATAL, "unauthorized"),
     ("entry not found", 404, ENTRY_NOT_FOUND, Verdict.MISSING, "entry_not_found"),
     ("without entryId", 404, {"error": ENTRY_NOT_FOUND["error"]}, Verdict.MISSING, "entry_not_found"),
     ("entryId null", 404, {**ENTRY_NOT_FOUND, "entryId": None}, Verdict.MISSING, "entry_not_found"),
     ("upper case", 404, {"error": {"code": "ENTRY_NOT_FOUND"}}, Verdict.MISSING, "ENTRY_NOT_FOUND"),
     ("unknown embeddable", 404, NO_EMBEDDABLE, Verdict.REJECTED, "embeddable_does_not_exist"),
-    ("unknown version", 405, NO_VERSION, Verdict.REFUSED, "embeddable_version_does_not_exist"),
-    ("another 404", 404, {"error": {"code": "not_found", "message": "m"}}, Verdict.REFUSED, "not_found"),
-    ("404 page", 404, HTML, Verdict.REFUSED, "http_404"),
-    ("404 empty", 404, b"", Verdict.REFUSED, "http_404"),
-    ("error as text", 404, {"error": "entry_not_found"}, Verdict.REFUSED, "http_404"),
-    ("error as list", 404, {"error": ["entry_not_found"]}, Verdict.REFUSED, "http_404"),
-    ("code as list", 404, {"error": {"code": ["entry_not_found"]}}, Verdict.REFUSED, "http_404"),
-    ("code as number", 404, {"error": {"code": 404}}, Verdict.REFUSED, "http_404"),
+    ("unknown version", 405, NO_VERSION, Verdict.FATAL, "embeddable_version_does_not_exist"),
+    ("another 404", 404, {"error": {"code": "not_found", "message": "m"}}, Verdict.FATAL, "not_found"),
+    ("404 page", 404, HTML, Verdict.FATAL, "http_404"),
+    ("404 empty", 404, b"", Verdict.FATAL, "http_404"),
+    ("error as text", 404, {"error": "entry_not_found"}, Verdict.FATAL, "http_404"),
+    ("error as list", 404, {"error": ["entry_not_found"]}, Verdict.FATAL, "http_404"),
+    ("code as list", 404, {"error": {"code": ["entry_not_found"]}}, Verdict.FATAL, "http_404"),
+    ("code as number", 404, {"error": {"code": 404}}, Verdict.FATAL, "http_404"),
     ("bad request", 400, {"error": {"code": "bad_request", "message": "m"}}, Verdict.REJECTED, "bad_request"),
     ("unprocessable", 422, {"error": {"code": "validation", "message": "m"}}, Verdict.REJECTED, "validation"),
     ("200 that says failure", 200, {"error": {"code": "bad_props"}}, Verdict.REJECTED, "bad_props"),
@@ -262,8 +262,8 @@ LISTED = [
         (200, {}, Verdict.RETRY),
         (200, STORED, Verdict.RETRY),
         (200, HTML, Verdict.RETRY),
-        (401, UNAUTHORIZED, Verdict.REFUSED),
-        (404, b"", Verdict.REFUSED),
+        (401, UNAUTHORIZED, Verdict.FATAL),
+        (404, b"", Verdict.FATAL),
         (429, b"", Verdict.RETRY),
     ],
 )

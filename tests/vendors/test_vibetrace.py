@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_events.contract import Verdict
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.exchange import Verdict
 from airflow_provider_events.vendors.base import ConnectionValues
 from airflow_provider_events.vendors.vibetrace import STANDARD_TYPES, Vibetrace
 from tests.vendors.wires import DIALECTS, HTML, VIBETRACE_TYPES, T, answer, one, parsed, sent
@@ -239,8 +239,8 @@ ANSWERS: list[tuple[str, int, Any, Verdict, str]] = [
         "Invalid data format",
     ),
     ("description only", 400, {"errors": [{"description": "why"}]}, Verdict.REJECTED, "why"),
-    ("404 page", 404, HTML, Verdict.REFUSED, ""),
-    ("404 of another kind", 404, {"errors": [{"message": "Not found"}]}, Verdict.REFUSED, "Not found"),
+    ("404 page", 404, HTML, Verdict.FATAL, ""),
+    ("404 of another kind", 404, {"errors": [{"message": "Not found"}]}, Verdict.FATAL, "Not found"),
     ("200 that says failure", 200, BAD_DATA, Verdict.REJECTED, "Invalid data format/type"),
     ("200 that says both", 200, {**CREATED, **BAD_DATA}, Verdict.REJECTED, "Invalid data format/type"),
     ("errors as text", 200, {"errors": "quota"}, Verdict.REJECTED, ""),
@@ -252,8 +252,8 @@ ANSWERS: list[tuple[str, int, Any, Verdict, str]] = [
     ("results as text", 200, {"results": "Event created"}, Verdict.RETRY, ""),
     ("in a list", 200, [CREATED], Verdict.RETRY, ""),
     ("cut off", 200, json.dumps(CREATED).encode()[:-1], Verdict.RETRY, ""),
-    ("key refused", 401, b"", Verdict.REFUSED, ""),
-    ("not enabled", 403, {"errors": [{"message": "API disabled"}]}, Verdict.REFUSED, "API disabled"),
+    ("key refused", 401, b"", Verdict.FATAL, ""),
+    ("not enabled", 403, {"errors": [{"message": "API disabled"}]}, Verdict.FATAL, "API disabled"),
 ]
 
 
@@ -279,9 +279,9 @@ def test_the_connection_test_looks_up_a_user_who_cannot_exist() -> None:
             {"email": "user@example.com", "isSubscribed": True, "gender": "male", "city": "Paris"},
             Verdict.DELIVERED,
         ),
-        (404, HTML, Verdict.REFUSED),
-        (404, b"", Verdict.REFUSED),
-        (401, b"", Verdict.REFUSED),
+        (404, HTML, Verdict.FATAL),
+        (404, b"", Verdict.FATAL),
+        (401, b"", Verdict.FATAL),
         (200, HTML, Verdict.RETRY),
         (200, [], Verdict.RETRY),
         (503, b"", Verdict.RETRY),

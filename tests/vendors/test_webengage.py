@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_events.contract import EventColumns, Verdict
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.exchange import Contents, Verdict
 from airflow_provider_events.sandbox.webengage_names import SYSTEM_EVENTS
 from airflow_provider_events.vendors.base import ConnectionValues
 from airflow_provider_events.vendors.webengage import WebEngage
@@ -118,13 +118,15 @@ def test_a_request_id_is_hexadecimal_and_of_the_content(count: int) -> None:
 
 
 def test_a_request_id_is_the_key_of_its_single_event() -> None:
-    piece = webengage().encode(ADDED)
-    assert webengage().request([piece]).headers == {"x-request-id": webengage().content(ADDED).key}
+    fragment = webengage().encode(ADDED)
+    assert webengage().request([fragment]).headers == {"x-request-id": webengage().content(ADDED).key}
 
 
 def test_other_events_have_other_request_ids() -> None:
-    pieces = [webengage().encode(event(properties={"n": n})) for n in range(25)]
-    requests = [webengage().request(part) for part in (pieces, pieces[:24], pieces[1:], pieces[::-1], pieces[:1])]
+    fragments = [webengage().encode(event(properties={"n": n})) for n in range(25)]
+    requests = [
+        webengage().request(part) for part in (fragments, fragments[:24], fragments[1:], fragments[::-1], fragments[:1])
+    ]
     assert len({(request.headers or {})["x-request-id"] for request in requests}) == len(requests)
 
 
@@ -229,8 +231,8 @@ def test_rows_written_together_are_held_to_the_same_names(allowed: bool) -> None
     contents = [vendor.content(event(name=name)) for name in ("purchase", "email_open", "purchase")]
     columns = zip(*contents, strict=True)
     next(columns)
-    written = vendor.write_all(Contents(vendor.conn_type, *map(list, columns)))
-    assert [piece is not None for piece in written] == [True, allowed, True]
+    written = vendor.encode_columns(EventColumns(vendor.conn_type, *map(list, columns)))
+    assert [fragment is not None for fragment in written] == [True, allowed, True]
 
 
 @pytest.mark.parametrize("name", ["n" * 49, "We_total", "total"])
@@ -296,11 +298,11 @@ ANSWERS: list[tuple[str, int, Any, Verdict, str]] = [
     ("200, failure without words", 200, said("error"), Verdict.REJECTED, ""),
     ("400 that says queued", 400, QUEUED, Verdict.REJECTED, ""),
     ("500 that says queued", 500, QUEUED, Verdict.RETRY, ""),
-    ("302 that says queued", 302, QUEUED, Verdict.REFUSED, ""),
-    ("wrong key", 401, said("error", "Unauthorized"), Verdict.REFUSED, "Unauthorized"),
-    ("wrong key, no body", 401, b"", Verdict.REFUSED, ""),
-    ("wrong license code", 404, said("error", "Invalid license code"), Verdict.REFUSED, "Invalid license code"),
-    ("wrong host", 404, HTML, Verdict.REFUSED, ""),
+    ("302 that says queued", 302, QUEUED, Verdict.FATAL, ""),
+    ("wrong key", 401, said("error", "Unauthorized"), Verdict.FATAL, "Unauthorized"),
+    ("wrong key, no body", 401, b"", Verdict.FATAL, ""),
+    ("wrong license code", 404, said("error", "Invalid license code"), Verdict.FATAL, "Invalid license code"),
+    ("wrong host", 404, HTML, Verdict.FATAL, ""),
     ("over the quota", 429, said("error", "Rate limit"), Verdict.RETRY, "Rate limit"),
     ("outage", 500, said("error", "Server error"), Verdict.RETRY, "Server error"),
     ("unknown status", 200, said("maybe"), Verdict.RETRY, ""),
@@ -337,9 +339,9 @@ def test_the_connection_test_sends_an_event_of_nobody() -> None:
         (400, NO_USER, Verdict.DELIVERED),
         (200, NO_USER, Verdict.DELIVERED),
         (400, said("error", "Invalid license code"), Verdict.REJECTED),
-        (401, NO_USER, Verdict.REFUSED),
-        (401, b"", Verdict.REFUSED),
-        (404, HTML, Verdict.REFUSED),
+        (401, NO_USER, Verdict.FATAL),
+        (401, b"", Verdict.FATAL),
+        (404, HTML, Verdict.FATAL),
         (400, HTML, Verdict.REJECTED),
         (429, NO_USER, Verdict.RETRY),
         (500, NO_USER, Verdict.RETRY),

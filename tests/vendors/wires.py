@@ -17,8 +17,8 @@ from uuid import UUID
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from airflow_provider_events.contract import Answer, Outcome, Request, Verdict
 from airflow_provider_events.events import Event
-from airflow_provider_events.exchange import Answer, Outcome, Request, Verdict
 from airflow_provider_events.sandbox.webengage_names import SYSTEM_EVENTS
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
 
@@ -289,20 +289,20 @@ BY_STATUS: list[tuple[int, Verdict]] = [
     (200, Verdict.RETRY),
     (201, Verdict.RETRY),
     (204, Verdict.RETRY),
-    (301, Verdict.REFUSED),
-    (302, Verdict.REFUSED),
-    (304, Verdict.REFUSED),
-    (308, Verdict.REFUSED),
+    (301, Verdict.FATAL),
+    (302, Verdict.FATAL),
+    (304, Verdict.FATAL),
+    (308, Verdict.FATAL),
     (400, Verdict.REJECTED),
-    (401, Verdict.REFUSED),
-    (402, Verdict.REFUSED),
-    (403, Verdict.REFUSED),
-    (404, Verdict.REFUSED),
-    (405, Verdict.REFUSED),
-    (407, Verdict.REFUSED),
+    (401, Verdict.FATAL),
+    (402, Verdict.FATAL),
+    (403, Verdict.FATAL),
+    (404, Verdict.FATAL),
+    (405, Verdict.FATAL),
+    (407, Verdict.FATAL),
     (408, Verdict.RETRY),
     (409, Verdict.REJECTED),
-    (410, Verdict.REFUSED),
+    (410, Verdict.FATAL),
     (413, Verdict.REJECTED),
     (418, Verdict.REJECTED),
     (421, Verdict.RETRY),

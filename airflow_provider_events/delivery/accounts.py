@@ -1,0 +1,147 @@
+"""The accounts of one delivery: every row read ends as delivered, rejected, skipped, resumed or unsent."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+
+from airflow_provider_events.contract import Outcome
+from airflow_provider_events.delivery.checkpoint import Checkpoint, Tally
+from airflow_provider_events.delivery.dead_letter import DeadLetterFile, rejected_line
+from airflow_provider_events.delivery.offsets import OffsetTracker, Span
+from airflow_provider_events.events import DeliveryReport, Record, Rejection
+from airflow_provider_events.shown import MASK, shown
+
+__all__ = ["Counters", "Ledger"]
+
+IDS_SHOWN = 3
+EXAMPLES = 3
+MAX_REASONS = 50
+OTHER_REASONS = "other reasons"
+
+
+@dataclass(slots=True)
+class Counters:
+    """Running counts of one delivery; the fields are those of `DeliveryReport`."""
+
+    read: int = 0
+    delivered: int = 0
+    rejected: int = 0
+    skipped: int = 0
+    resumed: int = 0
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    started: float = field(default_factory=time.monotonic)
+
+    def restart(self) -> None:
+        """Forget all rows; requests were made all the same."""
+        self.read = self.delivered = self.rejected = self.skipped = self.resumed = 0
+        self.reasons.clear()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since the start."""
+        return time.monotonic() - self.started
+
+    def count_reason(self, reason: str) -> str:
+        """One more of `reason`; past 50 different ones they are counted together. Returns what it was counted as."""
+        if reason not in self.reasons and len(self.reasons) >= MAX_REASONS:
+            reason = OTHER_REASONS
+        self.reasons[reason] += 1
+        return reason
+
+
+class Ledger:
+    """Counts outcomes, moves the settled prefix, and hands rejected records to the dead_letters.
+
+    :param vendor: connection type, for the report.
+    :param dead_letters: where rejected records go; None for nowhere.
+    """
+
+    def __init__(self, vendor: str, dead_letters: DeadLetterFile | None = None) -> None:
+        self._vendor = vendor
+        self._dead_letters = dead_letters
+        self.offsets = OffsetTracker()
+        self.counters = Counters()
+        self.examples: dict[str, list[str]] = {}
+
+    def reset(self, start: Checkpoint | None = None) -> None:
+        """Begin anew, or with the accounts of an earlier try."""
+        self.offsets.reset(start)
+        self.counters.restart()
+        self.examples.clear()
+        if start is not None:
+            counts, tally = self.counters, start.tally
+            counts.read = start.position
+            counts.resumed, counts.rejected, counts.skipped = tally.delivered, tally.rejected, tally.skipped
+            counts.reasons.update(tally.reasons)
+
+    def took(self, count: int) -> None:
+        """`count` rows were taken from the source."""
+        self.counters.read += count
+
+    def delivered(self, span: Span, rows: Collection[int]) -> None:
+        """The vendor accepted the events of these rows."""
+        self.counters.delivered += len(rows)
+        self.offsets.ack(span, rows)
+
+    def skipped(self, span: Span, row: int) -> None:
+        """One event was passed over, as its customer has no entry."""
+        self.counters.skipped += 1
+        self.offsets.ack(span, (row,))
+
+    def rejected_by_vendor(self, span: Span, record: Record, outcome: Outcome) -> None:
+        """The vendor rejected one event."""
+        self.rejected(record, Rejection(record.row, outcome.code, outcome.reason))
+        self.offsets.ack(span, (record.row,))
+
+    def rejected(self, record: Record, rejection: Rejection) -> None:
+        """One record is rejected for good."""
+        self.counters.rejected += 1
+        reason = self.counters.count_reason(rejection.summary)
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < EXAMPLES:
+            examples.append(f"row {record.row}{_masked(record)}")
+        if self._dead_letters is not None:
+            self._dead_letters.write(rejected_line(self._vendor, record, rejection))
+
+    def checkpoint(self, fingerprint: str, sent_at: datetime) -> Checkpoint:
+        """Where the delivery stands."""
+        counts = self.counters
+        delivered = counts.resumed + counts.delivered
+        tally = Tally(delivered, counts.rejected, counts.skipped, Counter(counts.reasons))
+        return self.offsets.checkpoint(
+            fingerprint, sent_at, self._dead_letters.uri if self._dead_letters else None, tally
+        )
+
+    def report(self) -> DeliveryReport:
+        """The accounts as they stand."""
+        counts = self.counters
+        accounted = counts.delivered + counts.rejected + counts.skipped + counts.resumed
+        return DeliveryReport(
+            vendor=self._vendor,
+            read=counts.read,
+            delivered=counts.delivered,
+            rejected=counts.rejected,
+            skipped=counts.skipped,
+            resumed=counts.resumed,
+            unsent=counts.read - accounted,
+            requests=counts.requests,
+            retries=counts.retries,
+            seconds=round(counts.seconds, 3),
+            reasons=dict(counts.reasons.most_common()),
+            rejected_path=self._dead_letters.uri if self._dead_letters and counts.rejected else None,
+        )
+
+
+def _masked(record: Record) -> str:
+    """The identity as far as a log may show it: enough to find the row, not enough to name the customer."""
+    identity = record.event.identity if record.event else {}
+    ids = islice(identity.items(), IDS_SHOWN)
+    return "".join(f", {shown(name)} {shown(str(value)[:1])}{MASK}" for name, value in ids)

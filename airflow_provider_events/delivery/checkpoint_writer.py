@@ -1,0 +1,108 @@
+"""Saves where a delivery stands, while it runs and at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore
+from airflow_provider_events.delivery.dead_letter import DeadLetterFile
+from airflow_provider_events.delivery.progress import Progress, ProgressStore
+from airflow_provider_events.exceptions import DeliveryInterrupted
+
+__all__ = ["LAST_SAVE_SECONDS", "CheckpointWriter"]
+
+log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 2.0
+MAX_OPEN_PLACES = 5000
+LAST_SAVE_SECONDS = 20.0
+
+
+class CheckpointWriter:
+    """Saves where the delivery stands every two seconds and at the end, on a thread of its own.
+
+    Rejected rows are brought to their file first, so that no checkpoint ever claims more than the file holds. The
+    progress is saved on the same thread: Airflow's state store answers one call at a time.
+
+    :param checkpoint: where it stands now; called on the event loop.
+    :param gap_count: how many places a checkpoint would have to name; past 5,000 only the last one is saved.
+    :param progress: the latest figures, for a store that shows them.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore | None,
+        dead_letters: DeadLetterFile | None,
+        checkpoint: Callable[[], Checkpoint],
+        gap_count: Callable[[], int],
+        progress: Callable[[], Progress | None],
+    ) -> None:
+        self._store = store
+        self._dead_letters = dead_letters
+        self._checkpoint = checkpoint
+        self._gap_count = gap_count
+        self._progress = progress
+        self._shown: Progress | None = None
+        self._thread = ThreadPoolExecutor(1, "events-checkpoint")
+        self._complaints: set[str] = set()
+
+    async def keep_saving(self, on_error: Callable[[Exception], None]) -> None:
+        """Save every two seconds until cancelled; an error of the rejected file goes to `on_error`."""
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            try:
+                await self._save_all(
+                    self._store is not None and self._gap_count() <= MAX_OPEN_PLACES, False, self._progress()
+                )
+            except Exception as error:
+                on_error(error)
+
+    async def save(self, *, completed: bool) -> None:
+        """Save at the end.
+
+        :raises OSError: the rejected rows cannot be written.
+        """
+        await self._save_all(self._store is not None, completed, self._progress())
+
+    async def _save_all(self, checkpoint: bool, completed: bool, progress: Progress | None) -> None:
+        value = self._checkpoint().to_dict() if checkpoint else None
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._save, value, completed, progress)
+
+    def close(self) -> None:
+        """No more saves."""
+        self._thread.shutdown(wait=False)
+
+    def _save(self, value: dict[str, Any] | None, completed: bool, progress: Progress | None) -> None:
+        try:
+            if self._dead_letters is not None:
+                self._dead_letters.flush()
+            if self._store is not None and value is not None:
+                self._keep(self._store, value, completed)
+        finally:
+            if isinstance(self._store, ProgressStore) and progress is not None and progress is not self._shown:
+                self._show(self._store, progress)
+
+    def _keep(self, store: CheckpointStore, value: dict[str, Any], completed: bool) -> None:
+        try:
+            store.save(value, completed=completed)
+        except DeliveryInterrupted:
+            raise
+        except Exception as error:  # a state store that is down must not stop a delivery
+            self._complain("the checkpoint cannot be saved (%s); a retry may start over", error)
+
+    def _show(self, store: ProgressStore, progress: Progress) -> None:
+        self._shown = progress
+        try:
+            store.show(progress)
+        except Exception as error:  # the same
+            self._complain("the progress cannot be shown (%s); the log has it", error)
+
+    def _complain(self, message: str, error: Exception) -> None:
+        """Warn, once."""
+        if message not in self._complaints:
+            self._complaints.add(message)
+            log.warning(message, type(error).__name__)

@@ -1,0 +1,298 @@
+"""Reading a listing that has no page number, so that what was there throughout is never missed.
+
+First down, from the latest update to the end of the window; then up, from where the way down began. An update moves an
+entry only upwards: past a reader on its way down, but towards one on its way up. A page is followed by the next one
+from the last time on it, that time included; the listing ends where no longer page brings anything beyond it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import partial
+from itertools import pairwise
+from typing import Any, Protocol
+
+from airflow_provider_events.contract import Answer, Listing, Outcome, Page, Request, Verdict
+from airflow_provider_events.exceptions import VendorUnavailable
+from airflow_provider_events.http.contract import MAX_ANSWER_BYTES
+
+__all__ = ["Place", "Reader"]
+
+log = logging.getLogger(__name__)
+
+PAGE_SIZE = 100
+MAX_PAGE_SIZE = 6400
+# A page shorter than the API's own default length is no full one, where nothing else is listed.
+DEFAULT_LENGTH = 10
+TOO_LONG = "too_long"
+# Entries whose update was stored late, below the newest time already seen, are caught by reading this far back.
+OVERLAP = timedelta(seconds=60)
+SECOND, MILLISECOND, MICROSECOND = timedelta(seconds=1), timedelta(milliseconds=1), timedelta(microseconds=1)
+
+
+class Asks(Protocol):
+    """Carries a request to the vendor; see `Line.ask`."""
+
+    async def ask(self, request: Callable[[], Request], read: Callable[[Answer], Outcome]) -> Outcome:
+        """What the vendor answered."""
+
+
+@dataclass(slots=True)
+class Place:
+    """How far a listing has been read: times alone, so that it can be kept between looks.
+
+    :param floor: end of the way down. None: nothing was read.
+    :param edge: how far down it was read. None: from the top.
+    :param down: the way down is not over.
+    :param cursor: the way up goes on here; never later than the vendor's own clock.
+    :param longest: entries on the longest page.
+    :param size: entries to ask for at once.
+    """
+
+    floor: datetime | None = None
+    edge: datetime | None = None
+    down: bool = True
+    cursor: datetime | None = None
+    longest: int = 0
+    size: int = PAGE_SIZE
+
+    def pack(self) -> dict[str, Any]:
+        """As JSON."""
+        times = {name: (time := getattr(self, name)) and time.isoformat() for name in ("floor", "edge", "cursor")}
+        return {**times, "down": self.down, "longest": self.longest, "size": self.size}
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, Any]) -> Place:
+        """The inverse of `pack`."""
+        times = {name: packed[name] and datetime.fromisoformat(packed[name]) for name in ("floor", "edge", "cursor")}
+        return cls(**times, down=packed["down"], longest=packed["longest"], size=packed["size"])
+
+
+class Reader:
+    """Reads a listing from a place on, and moves the place.
+
+    :param found: is told the searched identities on each page.
+    :param enough: whether no further page is needed.
+    """
+
+    def __init__(
+        self, listing: Listing, place: Place, found: Callable[[Collection[int]], None], enough: Callable[[], bool]
+    ) -> None:
+        self._listing = listing
+        self._place = place
+        self._found = found
+        self._enough = enough
+        self._most = MAX_PAGE_SIZE
+        self._unit = SECOND
+        self._inclusive = False
+        self._one_way = False
+        self._span: set[datetime] = set()
+        self._passed_over: set[str] = set()
+        self._clock = datetime.now(UTC)
+
+    async def read(self, line: Asks) -> None:
+        """Read all that is not known to have been read, or until it is enough.
+
+        :raises VendorUnavailable: there is no telling whether all was read.
+        """
+        place, told = self._place, len(self._passed_over)
+        try:
+            if place.floor is None:
+                place.floor = place.cursor = datetime.now(UTC) - self._listing.window
+            if place.down:
+                await self._go(line, down=True)
+                if self._enough():
+                    return
+                place.down = False
+            if not self._one_way and not await self._up(line):
+                self._one_way = True
+            if self._one_way:
+                await self._down_again(line)
+        finally:
+            if len(self._passed_over) > told:
+                log.warning(
+                    "%d entries of the listing have no readable time, embeddable or data: they are passed over",
+                    len(self._passed_over),
+                )
+
+    async def _up(self, line: Asks) -> bool:
+        """Read upwards; False where the vendor lists in one direction only."""
+        for _ in range(2):  # an entry of the future may move back, below the reader, while that future is read
+            pages = await self._go(line, down=False)
+            if pages is None:
+                return False
+            if self._enough() or pages < 2:
+                break
+        return True
+
+    async def _down_again(self, line: Asks) -> None:
+        """Read down what was updated since, until that takes one page."""
+        place = self._place
+        for _ in range(3):
+            assert place.cursor is not None, "it is set with the floor"
+            place.floor, place.edge, place.down = place.cursor - OVERLAP, None, True
+            pages = await self._go(line, down=True)
+            if self._enough():
+                return
+            place.down = False
+            if pages is not None and pages < 3:
+                return
+
+    async def _go(self, line: Asks, *, down: bool) -> int | None:
+        """All the way in one direction; how many pages of it were past the vendor's clock, or (down) altogether.
+
+        None where the vendor lists downwards though asked for the other direction.
+        """
+        place = self._place
+        assert place.cursor is not None, "it is set with the floor"
+        edge = place.edge if down else place.cursor - OVERLAP
+        limit, pages, exact = place.size, 0, False
+        while not self._enough():
+            bound = self._bound(edge, down, exact or self._inclusive)
+            page = await self._page(line, limit, down, bound)
+            if isinstance(page, int):
+                limit = page
+                continue
+            times = page.times
+            if not down and _falls(times, self._unit) and not _rises(times, self._unit):
+                return None
+            self._check(times, down, bound)
+            self._look_at(page)
+            if down and edge is None and place.edge is None and times:
+                place.cursor = max(place.cursor, min(max(times), self._clock))
+            if down or (edge and edge > self._clock):
+                pages += 1
+            below = down and place.floor is not None and bool(times) and min(times) < place.floor
+            if below or self._enough():
+                break
+            reached = (min(times) if down else max(times)) if times else None
+            if reached is not None and (edge is None or (reached < edge if down else reached > edge)):
+                edge, exact = reached, False
+                self._move(edge, down)
+                limit = self._most if len(times) < limit else place.size
+                continue
+            if exact and not self._inclusive and edge in times:
+                self._inclusive = True
+            if limit < self._most:
+                limit = self._most
+            elif not exact and not self._inclusive and any(time != edge for time in times):
+                exact = True
+            elif page.length < limit and await self._is_last(page, line, down, edge):
+                break
+            else:
+                raise _no_telling(
+                    f"more entries were updated at one moment than the {page.length} that one page holds, or one of "
+                    f"them is longer than {MAX_ANSWER_BYTES} bytes"
+                )
+        return pages
+
+    def _bound(self, edge: datetime | None, down: bool, exact: bool) -> datetime | None:
+        """Where the next page begins, so that the moment of the edge is on it, whatever kind of bound it is."""
+        if edge is None:
+            return None
+        margin = timedelta(0) if exact else self._unit
+        return edge + margin if down else edge - margin
+
+    def _move(self, edge: datetime, down: bool) -> None:
+        place = self._place
+        if down:
+            place.edge = edge
+        elif place.cursor is not None:
+            place.cursor = max(place.cursor, min(edge, self._clock))
+
+    def _look_at(self, page: Page) -> None:
+        self._found(page.found)
+        self._passed_over.update(page.passed_over)
+        self._place.longest = max(self._place.longest, page.length)
+        for time in page.times:
+            self._unit = min(self._unit, _unit(time))
+        if len(self._span) < 2:
+            self._span.update(page.times)
+
+    def _check(self, times: Collection[datetime], down: bool, bound: datetime | None) -> None:
+        """Whether the vendor did as it was asked."""
+        if (_rises if down else _falls)(times, self._unit):
+            raise _no_telling("the vendor does not sort them by their last update")
+        if bound is not None and any(t > bound + SECOND if down else t < bound - SECOND for t in times):
+            raise _no_telling(f"the vendor ignores {'updated_before' if down else 'updated_after'}")
+
+    async def _is_last(self, page: Page, line: Asks, down: bool, edge: datetime | None) -> bool:
+        """Whether the page could have held more, so that there is no more.
+
+        Where nothing but one moment was ever listed, no page tells how long one can be. Then what lies beyond that
+        moment does: it would have been on the page.
+        """
+        if page.length < self._place.longest:
+            return True
+        return len(self._span) < 2 and page.length < DEFAULT_LENGTH and not await self._is_beyond(line, down, edge)
+
+    async def _is_beyond(self, line: Asks, down: bool, edge: datetime | None) -> bool:
+        """Whether anything is listed beyond a moment, whatever kind of bound it is."""
+        if edge is None:
+            return False
+        for bound in (edge, edge - self._unit if down else edge + self._unit):
+            page = await self._page(line, self._most, down, bound)
+            if isinstance(page, int):
+                return True
+            self._look_at(page)
+            if any(time != edge for time in page.times):
+                return True
+        return False
+
+    async def _page(self, line: Asks, limit: int, down: bool, bound: datetime | None) -> Page | int:
+        """One page; or the limit to ask with instead."""
+        pages: list[Page] = []
+        asked = datetime.now(UTC)
+
+        def read(answer: Answer) -> Outcome:
+            self._clock = min(asked, _date(answer) or asked)
+            if answer.status == 200 and len(answer.body) >= MAX_ANSWER_BYTES:
+                return Outcome(Verdict.REJECTED, TOO_LONG)
+            page = self._listing.read(answer)
+            if isinstance(page, Outcome):
+                return page
+            pages.append(page)
+            return Outcome(Verdict.FOUND)
+
+        after, before = (self._place.floor, bound) if down else (bound, None)
+        outcome = await line.ask(partial(self._listing.request, limit, after, before, down), read)
+        if pages:
+            return pages[0]
+        if outcome.code == TOO_LONG and limit > 1:
+            self._most = max(1, limit // 2)
+            self._place.size = min(self._place.size, self._most)
+            return self._most
+        if outcome.code == TOO_LONG:
+            raise _no_telling(f"one is longer than {MAX_ANSWER_BYTES} bytes")
+        if limit > PAGE_SIZE:  # a longer page than the vendor takes
+            self._most = PAGE_SIZE
+            return PAGE_SIZE
+        raise VendorUnavailable(f"the entries cannot be listed ({outcome.code})", code=outcome.code)
+
+
+def _no_telling(why: str) -> VendorUnavailable:
+    return VendorUnavailable(f"the entries cannot be listed so that none is missed: {why}", code="listing")
+
+
+def _unit(time: datetime) -> timedelta:
+    return MICROSECOND if time.microsecond % 1000 else MILLISECOND if time.microsecond else SECOND
+
+
+def _rises(times: Collection[datetime], unit: timedelta) -> bool:
+    return any(second - first > unit for first, second in pairwise(times))
+
+
+def _falls(times: Collection[datetime], unit: timedelta) -> bool:
+    return any(first - second > unit for first, second in pairwise(times))
+
+
+def _date(answer: Answer) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(answer.headers["date"])
+    except (KeyError, ValueError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
