@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_events.exceptions import KeyColumnError, QueryError
 from airflow_provider_events.shown import shown_names
@@ -32,11 +32,9 @@ from airflow_provider_events.sources.mysql import MySqlCursor
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-__all__ = ["STYLES", "Keyset", "Style", "comparable", "key_pages", "style_of"]
+__all__ = ["STYLES", "Keyset", "Limit", "Style", "Wrapped", "comparable", "key_pages", "style_of"]
 
 log = logging.getLogger(__name__)
-
-KEY_PARAMETERS = ("events_key_1", "events_key_2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +62,36 @@ STYLES = {
 
 BACKTICKS = {"mysql", "mariadb", "bigquery", "databricks", "hive", "spark"}
 FETCH_FIRST = {"oracle", "db2", "ibm_db_sa"}
+# Compare (a, b) > (x, y) by an index on both; the others do so where it is spelled out.
+ROW_VALUES = {"postgresql", "sqlite"}
 
 REMEDY = (
     "Name a column that is unique, not null and exact, as an integer, or leave key_column out to read with one cursor."
 )
 TRIES = 5  # rows that come or go between a page and its check are no fault
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A value that the driver binds."""
+
+    value: Any
+
+
+Condition: TypeAlias = Sequence[str | Bind]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A bound that the values of a column keep to.
+
+    :param column: its name; in a `Keyset` as the database spells it.
+    :param sign: `>=`, `>`, `<` or `<=`.
+    """
+
+    column: str
+    sign: str
+    value: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +103,8 @@ class Keyset:
     :param key: the key column, as the database spells it; empty until that is known.
     :param dialect: SQLAlchemy's name of the database; it decides on quotes and on how to limit rows.
     :param style: how the driver binds values.
+    :param leading: a column that rows are sorted by before the key; keys are pairs then. Default none.
+    :param within: what all statements but `any_null` are limited to.
     """
 
     sql: str
@@ -87,37 +112,69 @@ class Keyset:
     key: str
     dialect: str
     style: Style
+    leading: str | None = None
+    within: tuple[Limit, ...] = ()
 
     def columns_only(self) -> tuple[str, Bound]:
         """A statement with all columns and no rows."""
-        return self._statement("SELECT *", " WHERE 1 = 0")
+        return self._statement("SELECT *", "", [["1 = 0"]])
 
     def any_null(self) -> tuple[str, Bound]:
         """A statement that returns a row if the key is NULL anywhere."""
         top, tail = self._limit(1)
-        return self._statement(f"SELECT {top}1", f" WHERE {self._column} IS NULL{tail}")
+        return self._statement(f"SELECT {top}1", tail, [[f"{self._quoted(self.key)} IS NULL"]])
+
+    def rows(self) -> tuple[str, Bound]:
+        """A statement for all rows, in order."""
+        return self._statement("SELECT *", f" ORDER BY {self._order}", self._limits)
 
     def page(self, after: Any | None, limit: int) -> tuple[str, Bound]:
         """A statement for the next `limit` rows; from the start if `after` is None."""
         top, tail = self._limit(limit)
-        return self._statement(f"SELECT {top}*", f" ORDER BY {self._column}{tail}", {">": after})
+        conditions = [*self._limits, *self._compared(">", after)]
+        return self._statement(f"SELECT {top}*", f" ORDER BY {self._order}{tail}", conditions)
 
     def how_many(self, after: Any | None) -> tuple[str, Bound]:
         """A statement for the number of rows; of those behind `after` if that is not None."""
-        return self._statement("SELECT COUNT(*)", "", {">": after})
+        return self._statement("SELECT COUNT(*)", "", [*self._limits, *self._compared(">", after)])
 
     def counts(self, comparisons: Mapping[str, Any | None], limit: int) -> tuple[str, Bound]:
         """A statement for the keys that compare so, in order, and how often each is there; `limit` at most."""
         top, tail = self._limit(limit)
-        tail = f" GROUP BY {self._column} ORDER BY {self._column}{tail}"
-        return self._statement(f"SELECT {top}{self._column}, COUNT(*)", tail, comparisons)
+        conditions = [*self._limits, *(part for pair in comparisons.items() for part in self._compared(*pair))]
+        tail = f" GROUP BY {self._order} ORDER BY {self._order}{tail}"
+        return self._statement(f"SELECT {top}{self._order}, COUNT(*)", tail, conditions)
 
     @property
-    def _column(self) -> str:
+    def _order(self) -> str:
+        return ", ".join(self._columns)
+
+    @property
+    def _columns(self) -> list[str]:
+        return [self._quoted(column) for column in (self.leading, self.key) if column]
+
+    @property
+    def _limits(self) -> list[Condition]:
+        return [[f"{self._quoted(limit.column)} {limit.sign} ", Bind(limit.value)] for limit in self.within]
+
+    def _compared(self, sign: str, key: Any | None) -> list[Condition]:
+        """The condition that a row's key compares so to another one; none where that is None."""
+        if key is None:
+            return []
+        if self.leading is None:
+            return [[f"{self._order} {sign} ", Bind(key)]]
+        first, second = key
+        if self.dialect in ROW_VALUES:
+            return [[f"({self._order}) {sign} (", Bind(first), ", ", Bind(second), ")"]]
+        column, key_column = self._columns
+        parts: list[str | Bind] = [f"({column} {sign.rstrip('=')} ", Bind(first), f" OR ({column} = ", Bind(first)]
+        return [[*parts, f" AND {key_column} {sign} ", Bind(second), "))"]]
+
+    def _quoted(self, column: str) -> str:
         if self.dialect == "mssql":
-            return f"q.[{self.key.replace(']', ']]')}]"
+            return f"q.[{column.replace(']', ']]')}]"
         quote = "`" if self.dialect in BACKTICKS else '"'
-        return f"q.{quote}{self.key.replace(quote, quote * 2)}{quote}"
+        return f"q.{quote}{column.replace(quote, quote * 2)}{quote}"
 
     def _limit(self, rows: int) -> tuple[str, str]:
         """What limits a SELECT: behind that word, and at the end."""
@@ -125,12 +182,11 @@ class Keyset:
             return f"TOP ({rows}) ", ""
         return "", f" FETCH FIRST {rows} ROWS ONLY" if self.dialect in FETCH_FIRST else f" LIMIT {rows}"
 
-    def _statement(
-        self, select: str, tail: str, comparisons: Mapping[str, Any | None] | None = None
-    ) -> tuple[str, Bound]:
-        """`comparisons`: what the key is compared to, by operator; None leaves a comparison out."""
-        compared = {sign: value for sign, value in (comparisons or {}).items() if value is not None}
-        keys = dict(zip(KEY_PARAMETERS, compared.values(), strict=False))
+    def _statement(self, select: str, tail: str, conditions: Sequence[Condition]) -> tuple[str, Bound]:
+        parts = [part for condition in conditions for part in (" AND ", *condition)]
+        parts[:1] = [" WHERE "] if parts else []
+        values = [part.value for part in parts if isinstance(part, Bind)]
+        keys = {f"events_key_{n}": value for n, value in enumerate(values, start=1)}
         parameters = self._beside_own(keys) if keys else self.parameters
 
         read = self.style.reads_percent and parameters is not None
@@ -138,12 +194,10 @@ class Keyset:
         # A query with parameters of its own has its percent signs escaped already.
         sql = _escaped(self.sql) if read and self.parameters is None else self.sql
         marker = self.style.in_mapping if isinstance(parameters, dict) else self.style.in_sequence
-        where = " AND ".join(
-            f"{ours(self._column)} {sign} {marker.format(name)}" for sign, name in zip(compared, keys, strict=True)
-        )
+        names = iter(keys)
+        where = "".join(marker.format(next(names)) if isinstance(part, Bind) else ours(part) for part in parts)
         # The line break ends a comment in the query's last line.
-        text = f"{ours(select)} FROM (\n{sql}\n) q{' WHERE ' if where else ''}{where}{ours(tail)}"
-        return text, parameters
+        return f"{ours(select)} FROM (\n{sql}\n) q{where}{ours(tail)}", parameters
 
     def _beside_own(self, keys: dict[str, Any]) -> Bound:
         """The query's parameters and ours, in the query's form, else in the one that the driver prefers."""
@@ -152,6 +206,75 @@ class Keyset:
         if self.parameters is None and self.style.prefers_mapping:
             return keys
         return (self.parameters or ()) + tuple(keys.values())
+
+
+class Wrapped:
+    """A query as a subquery on an open connection, once the columns that are wanted are known to be there.
+
+    :param names: of columns, in any case.
+    :param option: what names them, for errors.
+    :ivar columns: of the query; `positions`: of the wanted ones.
+    :raises KeyColumnError: a column is not there, or MySQL sorts it otherwise than it compares it.
+    """
+
+    def __init__(
+        self,
+        hook: DbApiHook,
+        access: Access,
+        connection: Any,
+        sql: str,
+        parameters: Bound,
+        names: Sequence[str],
+        option: str,
+    ) -> None:
+        self._access = access
+        self._connection = connection
+        self._in_utc = False
+        self._option = option
+        self._query = Keyset(sql, parameters, "", hook.dialect_name, style_of(connection, hook))
+        with executed(access, connection, *self._query.columns_only()) as cursor:
+            fetch(cursor, None)
+            self.columns = columns_of(cursor)
+            self.positions = [_position(self.columns, name, option) for name in names]
+            if isinstance(cursor, MySqlCursor):
+                for name, position in zip(names, self.positions, strict=True):
+                    if cursor.is_numbered(position):
+                        raise KeyColumnError(
+                            f"{option} {name!r} is an ENUM or SET, which MySQL sorts by its number and compares by its "
+                            f"text. {REMEDY}"
+                        )
+                self._in_utc = any(map(cursor.is_moment, self.positions))
+        if self._in_utc:
+            log.info("%s %s is a TIMESTAMP: the query runs with time_zone '+00:00'", option, ", ".join(names))
+            with executed(access, connection, "SET time_zone = '+00:00'", None):
+                pass
+
+    def ordered(self, within: Sequence[Limit] = ()) -> Keyset:
+        """The query in the order of the one column that is wanted, or of the two, within limits."""
+        *leading, key = (self.columns[position] for position in self.positions)
+        limits = tuple(
+            replace(limit, column=self.columns[_position(self.columns, limit.column, self._option)]) for limit in within
+        )
+        return replace(self._query, key=key, leading=leading[0] if leading else None, within=limits)
+
+    def run(self, statement: tuple[str, Bound]) -> list[tuple[Any, ...]]:
+        """All rows of a statement."""
+        with self.executed(statement) as cursor:
+            return fetch(cursor, None)
+
+    @contextmanager
+    def executed(self, statement: tuple[str, Bound]) -> Iterator[Any]:
+        """A cursor with a statement's rows."""
+        with executed(self._access, self._connection, *statement) as cursor:
+            if self._in_utc:
+                cursor.know_moments()
+            yield cursor
+
+    def end(self) -> None:
+        """End what the database shows of one moment: that of a page is the moment of its check as well."""
+        # Drivers without transactions (BigQuery, Trino) refuse; there is nothing to end then.
+        with suppress(Exception):
+            self._connection.rollback()
 
 
 def key_pages(
@@ -164,74 +287,56 @@ def key_pages(
     after: Any | None,
     size: int,
     on_count: Callable[[int], None] | None = None,
+    leading: str | None = None,
+    within: Sequence[Limit] = (),
 ) -> Generator[RowChunk, None, None]:
     """Read page after page of at most `size` rows; the first page comes even when it is empty.
 
     :param on_count: takes the number of rows behind `after`, before the first page; default: they are not counted.
+    :param leading: a column that rows are sorted by before the key, which is unique within its equal values then;
+        `after` is a pair.
+    :param within: what rows are limited to.
     :raises KeyColumnError: the key column is missing, holds a NULL or a value twice, or its values cannot be compared.
     :raises SourceError: the driver failed.
     """
+    names = [key_column] if leading is None else [leading, key_column]
     with connected(access, sql) as connection:
-        in_utc = False
-
-        def run(statement: tuple[str, Bound]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-            with executed(access, connection, *statement) as cursor:
-                if in_utc:
-                    cursor.know_moments()
-                return columns_of(cursor), fetch(cursor, None)
-
-        def end() -> None:
-            """End what the database shows of one moment: that of a page is the moment of its check as well."""
-            # Drivers without transactions (BigQuery, Trino) refuse; there is nothing to end then.
-            with suppress(Exception):
-                connection.rollback()
-
-        dialect, style = hook.dialect_name, style_of(connection, hook)
-        with executed(access, connection, *Keyset(sql, parameters, "", dialect, style).columns_only()) as cursor:
-            columns = columns_of(cursor)
-            fetch(cursor, None)
-            position = _key_position(columns, key_column)
-            if isinstance(cursor, MySqlCursor):
-                if cursor.is_numbered(position):
-                    raise KeyColumnError(
-                        f"key_column {key_column!r} is an ENUM or SET, which MySQL sorts by its number and compares by "
-                        f"its text. {REMEDY}"
-                    )
-                in_utc = cursor.is_moment(position)
-        if in_utc:
-            log.info("key_column %r is a TIMESTAMP: the query runs with time_zone '+00:00'", key_column)
-            with executed(access, connection, "SET time_zone = '+00:00'", None):
-                pass
-        keyset = Keyset(sql, parameters, columns[position], dialect, style)
-        if run(keyset.any_null())[1]:
+        wrapped = Wrapped(hook, access, connection, sql, parameters, names, "key_column")
+        keyset = wrapped.ordered(within)
+        if wrapped.run(keyset.any_null()):
             raise KeyColumnError(f"key_column {key_column!r} holds NULL, which no page would find. {REMEDY}")
         if on_count:
-            on_count(run(keyset.how_many(after))[1][0][0])
-        end()
+            on_count(wrapped.run(keyset.how_many(after))[0][0])
+        wrapped.end()
+
+        def key_of(row: Sequence[Any]) -> Any:
+            if leading is None:
+                return comparable(row[wrapped.positions[0]])
+            return tuple(comparable(row[position]) for position in wrapped.positions)
 
         def page() -> tuple[list[tuple[Any, ...]], list[Any], bool]:
             """The next rows, their keys, and whether there are more."""
             for left in reversed(range(TRIES)):
-                _, rows = run(keyset.page(after, size + 1))
-                keys = [comparable(row[position]) for row in rows]
+                rows = wrapped.run(keyset.page(after, size + 1))
+                keys = list(map(key_of, rows))
                 _check_order(key_column, after, keys)
                 more = len(rows) > size
                 del rows[size:], keys[size:]
                 if not keys:
-                    end()
+                    wrapped.end()
                     break
                 try:
-                    _, found = run(keyset.counts({">": after, "<=": keys[-1]}, size + 1))
-                    itself = not first or run(keyset.counts({">=": keys[-1], "<=": keys[-1]}, 1))[1]
+                    found = wrapped.run(keyset.counts({">": after, "<=": keys[-1]}, size + 1))
+                    itself = not first or wrapped.run(keyset.counts({">=": keys[-1], "<=": keys[-1]}, 1))
                 except QueryError as error:
                     raise KeyColumnError(
                         f"key_column {key_column!r} cannot be compared to its own value as the driver gives it: "
                         f"{error}. {REMEDY}"
                     ) from None
-                end()
-                if any(count != 1 for _, count in found):
+                wrapped.end()
+                if any(row[-1] != 1 for row in found):
                     fault = _repeated(key_column)
-                elif [comparable(key) for key, _ in found] != keys or not itself:
+                elif [_found_key(row) for row in found] != keys or not itself:
                     fault = _inexact(key_column)
                 else:
                     break
@@ -243,9 +348,14 @@ def key_pages(
         while more:
             rows, keys, more = page()
             if rows or first:
-                yield RowChunk(columns, rows)
+                yield RowChunk(wrapped.columns, rows)
             first = False
             after = keys[-1] if keys else after
+
+
+def _found_key(row: Sequence[Any]) -> Any:
+    *key, _ = map(comparable, row)
+    return key[0] if len(key) == 1 else tuple(key)
 
 
 def comparable(key: Any) -> Any:
@@ -255,20 +365,19 @@ def comparable(key: Any) -> Any:
     return key
 
 
-def _key_position(columns: Sequence[str], key_column: str) -> int:
-    """Where the key is among the columns: by its exact name, else by its name in any case."""
+def _position(columns: Sequence[str], name: str, option: str) -> int:
+    """Where a column is: by its exact name, else by its name in any case."""
     for spelled in (str, str.lower):
         names = [spelled(column) for column in columns]
-        if names.count(spelled(key_column)) == 1:
-            return names.index(spelled(key_column))
-    raise KeyColumnError(
-        f"key_column {key_column!r} has to be one column of the query, which returns: {shown_names(columns)}."
-    )
+        if names.count(spelled(name)) == 1:
+            return names.index(spelled(name))
+    raise KeyColumnError(f"{option} {name!r} has to be one column of the query, which returns: {shown_names(columns)}.")
 
 
 def _check_order(key_column: str, after: Any | None, keys: Sequence[Any]) -> None:
     """Every key has to differ from the one before; NULL and NaN, which no comparison finds, have no place."""
-    if any(key is None or key != key for key in keys):
+    parts = [part for key in keys for part in key] if keys and isinstance(keys[0], tuple) else keys
+    if any(part is None or part != part for part in parts):
         raise KeyColumnError(f"key_column {key_column!r} holds NULL or NaN. {REMEDY}")
     if keys and keys[0] == after:
         raise KeyColumnError(

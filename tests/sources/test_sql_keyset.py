@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_events.exceptions import KeyColumnError
-from airflow_provider_events.sources.keyset import STYLES, Keyset, Style
+from airflow_provider_events.sources.cursors import paging
+from airflow_provider_events.sources.keyset import STYLES, Keyset, Limit, Style, key_pages
 from airflow_provider_events.sources.sql import SqlSource
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -35,8 +36,9 @@ class MemoryHook:
 
     def get_conn(self) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:")
-        connection.execute("CREATE TABLE t (k)")
-        connection.executemany("INSERT INTO t VALUES (?)", [(key,) for key in self.keys])
+        rows = [key if isinstance(key, tuple) else (0, key) for key in self.keys]
+        connection.execute("CREATE TABLE t (c, k)")
+        connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
         connection.commit()
         return connection
 
@@ -217,3 +219,62 @@ def test_the_style_is_the_drivers_own(
     list(SqlSource(hook, "SELECT k", key_column="k").chunks(after=1))
 
     assert expected in statements[-1]
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 4), INTEGERS), unique=True, max_size=40)
+
+
+def pair_pages(pairs: list[tuple[int, int]], size: int, after: Any = None, within: Any = ()) -> list[list[Any]]:
+    """The pairs in pages."""
+    hook: Any = MemoryHook(pairs)
+    pages = key_pages(
+        hook, paging(hook), "SELECT c, k FROM t", None, key_column="K", after=after, size=size, leading="c",
+        within=within,
+    )  # fmt: skip
+    return [list(chunk.rows) for chunk in pages]
+
+
+@NO_DEADLINE
+@given(PAIRS, st.integers(1, 50), st.integers(0, 5), st.integers(0, 5))
+def test_pairs_come_once_in_order_and_within_limits(
+    pairs: list[tuple[int, int]], size: int, lowest: int, highest: int
+) -> None:
+    read = pair_pages(pairs, size, within=[Limit("C", ">=", lowest), Limit("c", "<=", highest)])
+
+    expected = sorted(pair for pair in pairs if lowest <= pair[0] <= highest)
+    assert [pair for page in read for pair in page] == expected
+    assert all(len(page) == size for page in read[:-1])
+
+
+@NO_DEADLINE
+@given(PAIRS.filter(bool), st.integers(1, 50), st.data())
+def test_pairs_continue_behind_any_pair(pairs: list[tuple[int, int]], size: int, data: st.DataObject) -> None:
+    ordered = sorted(pairs)
+    position = data.draw(st.integers(0, len(ordered) - 1))
+
+    read = pair_pages(pairs, size, after=ordered[position])
+
+    assert [pair for page in read for pair in page] == ordered[position + 1 :]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_pair_that_is_there_twice_is_refused(size: int) -> None:
+    with pytest.raises(KeyColumnError):
+        pair_pages([(1, 1), (1, 2), (1, 2), (2, 2)], size)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "where", "order"),
+    [
+        ("postgresql", 'q."c" <= ? AND (q."c", q."k") > (?, ?)', 'q."c", q."k" LIMIT 3'),
+        ("sqlite", 'q."c" <= ? AND (q."c", q."k") > (?, ?)', 'q."c", q."k" LIMIT 3'),
+        ("mysql", "q.`c` <= ? AND (q.`c` > ? OR (q.`c` = ? AND q.`k` > ?))", "q.`c`, q.`k` LIMIT 3"),
+        ("oracle", 'q."c" <= ? AND (q."c" > ? OR (q."c" = ? AND q."k" > ?))', 'q."c", q."k" FETCH FIRST 3 ROWS ONLY'),
+        ("mssql", "q.[c] <= ? AND (q.[c] > ? OR (q.[c] = ? AND q.[k] > ?))", "q.[c], q.[k]"),
+    ],
+)
+def test_a_pair_in_the_words_of_each_database(dialect: str, where: str, order: str) -> None:
+    sql, bound = Keyset("Q", None, "k", dialect, STYLES["qmark"], "c", (Limit("c", "<=", 9),)).page((5, 6), 3)
+
+    assert sql.endswith(f"FROM (\nQ\n) q WHERE {where} ORDER BY {order}")
+    assert bound == ((9, 5, 6) if where.count("?") == 3 else (9, 5, 5, 6))
