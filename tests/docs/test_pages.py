@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import builtins
-import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -31,80 +29,30 @@ from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.transfers.sql_to_entries import SqlToEntriesOperator
 from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
+from tests.docs.pages import DOCS, FILES, ROOT, anchors, code, links, rows, section
 
-DOCS = Path(__file__).parents[2] / "docs"
 PACKAGE = Path(airflow_provider_events.__file__).parent
-PAGES = [
-    "index",
-    "delivery",
-    "sql",
-    "airflow",
-    "network",
-    "performance",
-    "troubleshooting",
-    *(f"vendors/{name}" for name in registry()),
-]
-
-
-def text_of(page: str) -> str:
-    return (DOCS / f"{page}.md").read_text()
-
-
-def section(page: str, title: str) -> str:
-    """The text under a heading, up to the next heading of the same level or a higher one."""
-    hashes, _, _ = next(
-        line for line in text_of(page).splitlines() if re.fullmatch(rf"#+ {re.escape(title)}", line)
-    ).partition(" ")
-    after = text_of(page).split(f"\n{hashes} {title}\n", 1)[1]
-    return re.split(rf"\n#{{1,{len(hashes)}}} ", after)[0]
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of all tables in a text, heads and rulers left out."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    heads = {n for n in range(len(lines) - 1) if set(lines[n + 1]) <= set("|- :")}
-    kept = [line for n, line in enumerate(lines) if n not in heads and n - 1 not in heads]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in kept]
-
-
-def code(cell: str) -> list[str]:
-    return re.findall(r"`([^`]*)`", cell)
 
 
 # -- form ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", text_of(page)):
-        if target.startswith("http"):
-            continue
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_links_lead_somewhere(file: Path) -> None:
+    astray = []
+    for target in links(file):
         path, _, anchor = target.partition("#")
-        file = (DOCS / page).parent / path if path else DOCS / f"{page}.md"
-        assert file.exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
-                target
-            )
+        linked = file.parent / path if path else file
+        if target.startswith(("https://", "mailto:")):
+            continue
+        if not linked.exists() or (anchor and anchor not in anchors(linked)):
+            astray.append(target)
+    assert astray == []
 
 
-def snippets() -> Iterator[Any]:
-    for page in PAGES:
-        for n, text in enumerate(re.findall(r"^```python\n(.+?)\n```$", text_of(page), re.MULTILINE | re.DOTALL)):
-            yield pytest.param(text, id=f"{page}-{n}")
-
-
-@pytest.mark.parametrize("text", list(snippets()))
-@pytest.mark.airflow
-def test_python_runs_as_a_dag_file(text: str) -> None:
-    exec(compile(ast.parse(text), "snippet", "exec"), {"__name__": "snippet"})
-
-
-def test_every_module_and_class_that_is_named_exists() -> None:
-    for page in PAGES:
-        for name in re.findall(r"`(airflow_provider_events\.[\w.]+)`", text_of(page)):
-            importlib.import_module(name)
+def test_every_page_is_linked() -> None:
+    linked = {(file.parent / target.partition("#")[0]).resolve() for file in FILES for target in links(file)}
+    assert [str(file.relative_to(ROOT)) for file in FILES if DOCS in file.parents and file not in linked] == []
 
 
 # -- what the tables say ---------------------------------------------------------------------------------------------
@@ -149,21 +97,6 @@ def test_the_options_that_are_marked_are_those_that_the_hook_does_not_take() -> 
     marked = {name for names in shown if names.endswith("*") for name in code(names)}
     taken = {*DeliveryOptions.__dataclass_fields__, "mapping", "rejected_path"}
     assert {name for names in shown for name in code(names)} - taken == marked
-
-
-def examples() -> Iterator[Any]:
-    for file in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
-        for n, text in enumerate(re.findall(r"^```python\n(.+?)\n```$", file.read_text(), re.MULTILINE | re.DOTALL)):
-            yield pytest.param(text, id=f"{file.stem}-{n}")
-
-
-@pytest.mark.parametrize("text", list(examples()))
-def test_each_example_imports_the_classes_and_decorators_that_it_uses(text: str) -> None:
-    nodes = list(ast.walk(ast.parse(text)))
-    known = {alias.name for node in nodes if isinstance(node, ast.ImportFrom | ast.Import) for alias in node.names}
-    known |= {node.name for node in nodes if isinstance(node, ast.ClassDef)} | set(dir(builtins))
-    used = {node.id for node in nodes if isinstance(node, ast.Name) and re.fullmatch(r"([A-Z][a-z]+)+|task", node.id)}
-    assert used - known == set()
 
 
 def test_the_mapping_options_are_those_of_the_model() -> None:
