@@ -124,6 +124,11 @@ class Keyset:
         top, tail = self._limit(1)
         return self._statement(f"SELECT {top}1", tail, [[f"{self._quoted(self.key)} IS NULL"]])
 
+    def range(self) -> tuple[str, Bound]:
+        """A statement for the least and the greatest key."""
+        key = self._quoted(self.key)
+        return self._statement(f"SELECT MIN({key}), MAX({key})", "", self._limits)
+
     def rows(self) -> tuple[str, Bound]:
         """A statement for all rows, in order."""
         return self._statement("SELECT *", f" ORDER BY {self._order}", self._limits)
