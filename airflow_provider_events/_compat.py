@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pkgutil import resolve_name
+from typing import Any
 
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import (
@@ -42,5 +44,16 @@ __all__ = [
     "XComArg",
     "conf",
     "get_async_connection",
+    "hook_class_of",
     "mask_secret",
 ]
+
+
+def hook_class_of(conn_type: str | None) -> Any:
+    """The hook class that an installed provider names for a connection type, imported; None where there is none."""
+    try:
+        from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime as ProvidersManager
+    except ImportError:  # before Airflow 3.2
+        from airflow.providers_manager import ProvidersManager  # type: ignore[assignment]
+    hook = ProvidersManager().hooks.get(conn_type or "")  # None too where the class cannot be imported
+    return hook and resolve_name(hook.hook_class_name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from airflow_provider_events._compat import BaseHook, get_async_connection, mask_secret
+from airflow_provider_events._compat import BaseHook, get_async_connection, hook_class_of, mask_secret
 from airflow_provider_events.events import DeliveryReport, Event, Receipt, checked_identities
 from airflow_provider_events.exceptions import (
     ConfigurationError,
@@ -81,9 +80,9 @@ class EventsHook(BaseHook):
     @classmethod
     @final
     def for_connection(cls, conn_id: str) -> EventsHook:
-        """The hook of the vendor that the connection's type names.
+        """The hook that Airflow's providers name for the connection's type; a vendor may be of any package.
 
-        :raises ConfigurationError: the connection is of another type; names those there are.
+        :raises ConfigurationError: that is no `EventsHook`; names the types of this package.
         """
         return _hook_class(conn_id, cls.get_connection(conn_id).conn_type)(conn_id)
 
@@ -94,8 +93,11 @@ class EventsHook(BaseHook):
 
         :param connection: where it has been read already.
         """
+        from asgiref.sync import sync_to_async
+
         connection = connection or await get_async_connection(conn_id)
-        hook = _hook_class(conn_id, connection.conn_type)(conn_id)
+        hook_class = await sync_to_async(_hook_class)(conn_id, connection.conn_type)  # the first time reads files
+        hook = hook_class(conn_id)
         await hook.prepare(connection)
         return hook
 
@@ -432,16 +434,16 @@ def _mask(vendor: Vendor) -> None:
 
 
 def _hook_class(conn_id: str, conn_type: str | None) -> type[EventsHook]:
-    known = {kind["connection-type"]: kind for kind in _connection_types()}
-    if conn_type not in known:
-        raise ConfigurationError(
-            f"connection {conn_id!r} has the type {conn_type!r}; events are sent to one of {', '.join(known)}"
-        )
-    module, _, name = known[conn_type]["hook-class-name"].rpartition(".")
-    hook_class: type[EventsHook] = getattr(importlib.import_module(module), name)
-    return hook_class
+    found = hook_class_of(conn_type)
+    if isinstance(found, type) and issubclass(found, EventsHook):
+        return found
+    why = f"whose {found.__name__} is no EventsHook" if found else "for which Airflow finds no hook"
+    raise ConfigurationError(
+        f"connection {conn_id!r} has the type {conn_type!r}, {why}; events are sent to one of "
+        f"{', '.join(_connection_types())}, or to a vendor of another package"
+    )
 
 
-def _connection_types() -> list[dict[str, Any]]:
+def _connection_types() -> list[str]:
     types: Any = get_provider_info()["connection-types"]
-    return types if isinstance(types, list) else []
+    return [kind["connection-type"] for kind in types]
