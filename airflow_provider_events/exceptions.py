@@ -7,7 +7,9 @@
     ├── SourceError                 yes  rows could not be read
     │   ├── QueryError              no   the query is at fault, its parameters, or a value in its rows
     │   ├── KeyColumnError          no   `key_column` is not unique, not filled or not there
-    │   └── SourceChanged           no   a retry finds other rows than an earlier try settled
+    │   ├── SourceChanged           no   a retry finds other rows than an earlier try settled
+    │   ├── CursorError             no   the cursor kept from run to run does not fit the source, or holds no more
+    │   └── CursorNotMoved          yes  rows were delivered, and the cursor could not be moved behind them
     └── DeliveryError               yes  the delivery stopped; `report` holds what had happened until then
         ├── CredentialsRefused      no   the vendor refused the key, the project or the URL
         │   └── EndpointRefused     no   what answers at the URL is not the vendor
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigurationError",
     "CredentialsRefused",
+    "CursorError",
+    "CursorNotMoved",
     "DeliveryError",
     "DeliveryInterrupted",
     "EndpointRefused",
@@ -126,6 +130,16 @@ class SourceChanged(SourceError):
     """The source no longer says what an earlier try of the same task settled."""
 
     retryable = False
+
+
+class CursorError(SourceError):
+    """The cursor that is kept from run to run does not fit the source, or cannot hold what it has to."""
+
+    retryable = False
+
+
+class CursorNotMoved(SourceError):
+    """What was delivered could not be noted for the next run, which will send some of it again."""
 
 
 class DeliveryError(EventsError):

@@ -109,6 +109,8 @@ ERRORS = {
     "QueryError": ("SourceError", False),
     "KeyColumnError": ("SourceError", False),
     "SourceChanged": ("SourceError", False),
+    "CursorError": ("SourceError", False),
+    "CursorNotMoved": ("SourceError", True),
     "DeliveryError": ("EventsError", True),
     "CredentialsRefused": ("DeliveryError", False),
     "EndpointRefused": ("CredentialsRefused", False),

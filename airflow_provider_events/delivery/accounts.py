@@ -12,7 +12,7 @@ from itertools import islice
 from airflow_provider_events.contract import Outcome
 from airflow_provider_events.delivery.checkpoint import Checkpoint, Tally
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile, rejected_line
-from airflow_provider_events.delivery.offsets import OffsetTracker, Span
+from airflow_provider_events.delivery.offsets import OffsetTracker, Settled, Span
 from airflow_provider_events.events import DeliveryReport, Record, Rejection
 from airflow_provider_events.shown import MASK, shown
 
@@ -70,6 +70,12 @@ class Ledger:
         self.offsets = OffsetTracker()
         self.counters = Counters()
         self.examples: dict[str, list[str]] = {}
+        self._unkept: list[tuple[int, int]] | None = None
+
+    def remember_unkept(self) -> None:
+        """Remember rejected rows that are kept in no file: their source has to come back to them."""
+        if self._dead_letters is None:
+            self._unkept = []
 
     def reset(self, start: Checkpoint | None = None) -> None:
         """Begin anew, or with the accounts of an earlier try."""
@@ -78,7 +84,7 @@ class Ledger:
         self.examples.clear()
         if start is not None:
             counts, tally = self.counters, start.tally
-            counts.read = start.position
+            counts.read = start.position - start.renumbered
             counts.resumed, counts.rejected, counts.skipped = tally.delivered, tally.rejected, tally.skipped
             counts.reasons.update(tally.reasons)
 
@@ -110,6 +116,8 @@ class Ledger:
             examples.append(f"row {record.row}{_masked(record)}")
         if self._dead_letters is not None:
             self._dead_letters.write(rejected_line(self._vendor, record, rejection))
+        elif self._unkept is not None:
+            self._unkept.append((record.row, record.row))
 
     def checkpoint(self, fingerprint: str, sent_at: datetime) -> Checkpoint:
         """Where the delivery stands."""
@@ -119,6 +127,11 @@ class Ledger:
         return self.offsets.checkpoint(
             fingerprint, sent_at, self._dead_letters.uri if self._dead_letters else None, tally
         )
+
+    def settled(self, *, ended: bool = False, completed: bool = False) -> Settled:
+        """Which rows need not be sent again."""
+        gaps = sorted([*self.offsets.gaps(), *(self._unkept or ())])
+        return Settled(self.offsets.position(), gaps, ended, completed)
 
     def report(self) -> DeliveryReport:
         """The accounts as they stand."""

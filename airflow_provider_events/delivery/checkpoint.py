@@ -10,7 +10,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol, Self
@@ -58,6 +58,7 @@ class Checkpoint:
     :param open: rows among them without an outcome, in order; one group for those taken together.
     :param before_open: number and key (`key_column` only) of the row before the first open one.
     :param rejected_uri: file that holds the rejected rows.
+    :param renumbered: rows among those taken that came again under a number behind `position`.
     """
 
     fingerprint: str
@@ -69,6 +70,7 @@ class Checkpoint:
     open: tuple[tuple[OpenRows, ...], ...] = ()
     before_open: tuple[int, Any] = (0, None)
     rejected_uri: str | None = None
+    renumbered: int = 0
 
     def __repr__(self) -> str:
         """Without the keys."""
@@ -77,6 +79,14 @@ class Checkpoint:
     def is_open(self, row: int) -> bool:
         """Whether a row has no outcome yet."""
         return row > self.position or any(rows.first <= row <= rows.last for group in self.open for rows in group)
+
+    def without_open(self) -> Checkpoint:
+        """The same for a source that itself comes back to the open rows, and to those that are kept in no file."""
+        number_open = sum(rows.last - rows.first + 1 for group in self.open for rows in group)
+        renumbered, tally = self.renumbered + number_open, self.tally
+        if self.rejected_uri is None:
+            renumbered, tally = renumbered + tally.rejected, replace(tally, rejected=0, reasons=Counter())
+        return replace(self, tally=tally, open=(), before_open=(0, None), renumbered=renumbered)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe; nothing of a row but its number and key."""
@@ -98,6 +108,7 @@ class Checkpoint:
             ],
             "before_open": [self.before_open[0], dump_key(self.before_open[1])],
             "rejected_uri": self.rejected_uri,
+            "renumbered": self.renumbered,
         }
 
     @classmethod
@@ -115,7 +126,8 @@ class Checkpoint:
                 for group in data["open"]
             )
             before_row, before_key = data["before_open"]
-            numbers = [*counts, before_row, *(n for group in groups for rows in group for n in rows[:2])]
+            renumbered = data.get("renumbered", 0)
+            numbers = [*counts, renumbered, before_row, *(n for group in groups for rows in group for n in rows[:2])]
             if not all(type(number) is int and number >= 0 for number in numbers):
                 raise ValueError("numbers that are none")
             opened = [rows for group in groups for rows in group]
@@ -123,7 +135,7 @@ class Checkpoint:
             if not all(groups) or ends != sorted(ends) or any(rows.first > rows.last for rows in opened):
                 raise ValueError("rows that are out of order")
             number_open = sum(rows.last - rows.first + 1 for rows in opened)
-            if number_open > MAX_OPEN_ROWS or sum(counts[1:]) + number_open != counts[0]:
+            if number_open > MAX_OPEN_ROWS or sum(counts[1:]) + number_open + renumbered != counts[0]:
                 raise ValueError("counts that do not add up")
             reasons = Counter({str(name): int(count) for name, count in data["reasons"].items()})
             rejected_uri = data["rejected_uri"]
@@ -140,6 +152,7 @@ class Checkpoint:
                 groups,
                 (before_row, load_key(before_key)),
                 None if rejected_uri is None else str(rejected_uri),
+                renumbered,
             )
         except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"not whole ({type(error).__name__})") from None

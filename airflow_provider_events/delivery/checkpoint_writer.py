@@ -10,8 +10,10 @@ from typing import Any
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
+from airflow_provider_events.delivery.offsets import Settled
 from airflow_provider_events.delivery.progress import Progress, ProgressStore
-from airflow_provider_events.exceptions import DeliveryInterrupted
+from airflow_provider_events.delivery.resume import SourceCursor
+from airflow_provider_events.exceptions import CursorNotMoved, DeliveryInterrupted, EventsError
 
 __all__ = ["LAST_SAVE_SECONDS", "CheckpointWriter"]
 
@@ -25,10 +27,11 @@ LAST_SAVE_SECONDS = 20.0
 class CheckpointWriter:
     """Saves where the delivery stands every two seconds and at the end, on a thread of its own.
 
-    Rejected rows are brought to their file first, so that no checkpoint ever claims more than the file holds. The
-    progress is saved on the same thread: Airflow's state store answers one call at a time.
+    Rejected rows are brought to their file first, so that neither cursor nor checkpoint ever claims more than the file
+    holds. The progress is saved on the same thread: Airflow's state store answers one call at a time.
 
-    :param checkpoint: where it stands now; called on the event loop.
+    :param cursor: of the source, which is told what is settled; None for none.
+    :param checkpoint: where it stands now; called on the event loop. So too `settled`.
     :param gap_count: how many places a checkpoint would have to name; past 5,000 only the last one is saved.
     :param progress: the latest figures, for a store that shows them.
     """
@@ -37,13 +40,17 @@ class CheckpointWriter:
         self,
         store: CheckpointStore | None,
         dead_letters: DeadLetterFile | None,
+        cursor: SourceCursor | None,
         checkpoint: Callable[[], Checkpoint],
+        settled: Callable[..., Settled],
         gap_count: Callable[[], int],
         progress: Callable[[], Progress | None],
     ) -> None:
         self._store = store
         self._dead_letters = dead_letters
+        self._cursor = cursor
         self._checkpoint = checkpoint
+        self._settled = settled
         self._gap_count = gap_count
         self._progress = progress
         self._shown: Progress | None = None
@@ -51,13 +58,11 @@ class CheckpointWriter:
         self._complaints: set[str] = set()
 
     async def keep_saving(self, on_error: Callable[[Exception], None]) -> None:
-        """Save every two seconds until cancelled; an error of the rejected file goes to `on_error`."""
+        """Save every two seconds until cancelled; an error of rejected file or cursor goes to `on_error`."""
         while True:
             await asyncio.sleep(SAVE_SECONDS)
             try:
-                await self._save_all(
-                    self._store is not None and self._gap_count() <= MAX_OPEN_PLACES, False, self._progress()
-                )
+                await self._save_all(self._gap_count() <= MAX_OPEN_PLACES)
             except Exception as error:
                 on_error(error)
 
@@ -65,26 +70,47 @@ class CheckpointWriter:
         """Save at the end.
 
         :raises OSError: the rejected rows cannot be written.
+        :raises CursorNotMoved: everything was delivered, and the next run does not know.
         """
-        await self._save_all(self._store is not None, completed, self._progress())
+        await self._save_all(True, ended=True, completed=completed)
 
-    async def _save_all(self, checkpoint: bool, completed: bool, progress: Progress | None) -> None:
-        value = self._checkpoint().to_dict() if checkpoint else None
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._save, value, completed, progress)
+    async def _save_all(self, position: bool, *, ended: bool = False, completed: bool = False) -> None:
+        value = self._checkpoint().to_dict() if position and self._store is not None else None
+        settled = self._settled(ended=ended, completed=completed) if position and self._cursor is not None else None
+        await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._save, value, settled, completed, self._progress()
+        )
 
     def close(self) -> None:
         """No more saves."""
         self._thread.shutdown(wait=False)
 
-    def _save(self, value: dict[str, Any] | None, completed: bool, progress: Progress | None) -> None:
+    def _save(
+        self, value: dict[str, Any] | None, settled: Settled | None, completed: bool, progress: Progress | None
+    ) -> None:
+        not_moved = None
         try:
             if self._dead_letters is not None:
                 self._dead_letters.flush()
+            if self._cursor is not None and settled is not None:
+                not_moved = self._move(self._cursor, settled)
             if self._store is not None and value is not None:
-                self._keep(self._store, value, completed)
+                self._keep(self._store, value, completed and not_moved is None)
+            if not_moved is not None:
+                raise not_moved
         finally:
             if isinstance(self._store, ProgressStore) and progress is not None and progress is not self._shown:
                 self._show(self._store, progress)
+
+    def _move(self, cursor: SourceCursor, settled: Settled) -> EventsError | None:
+        """Why the delivery has to end, or to be called a failure; None where it fails already."""
+        try:
+            cursor.settled(settled)
+        except EventsError as error:
+            if settled.completed or not (settled.ended or isinstance(error, CursorNotMoved)):
+                return error
+            log.warning("%s", error)
+        return None
 
     def _keep(self, store: CheckpointStore, value: dict[str, Any], completed: bool) -> None:
         try:

@@ -28,7 +28,12 @@ from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
 from airflow_provider_events.delivery.resume import Resumable, Source, load
 from airflow_provider_events.delivery.runtime import few_collections, on_own_loop
 from airflow_provider_events.events import DeliveryReport
-from airflow_provider_events.exceptions import DeliveryError, DeliveryInterrupted, EventsError, RejectedNotWritten
+from airflow_provider_events.exceptions import (
+    CursorNotMoved,
+    DeliveryInterrupted,
+    EventsError,
+    RejectedNotWritten,
+)
 from airflow_provider_events.http.contract import Transport
 from airflow_provider_events.redaction import Redactor
 
@@ -111,6 +116,8 @@ class Delivery:
                 start = load(self._store, self._plan.fingerprint, policy) if self._store else None
                 if start is not None and self._dead_letters is not None:
                     self._dead_letters.adopt(start)
+                if start is not None and source.cursor is not None:
+                    start = start.without_open()
                 with few_collections():
                     on_own_loop(lambda: self._deliver(source, start), self.stop)
             failed = False
@@ -142,10 +149,14 @@ class Delivery:
         plan, ledger = self._plan, self._ledger
         sent_at = start.sent_at if start else plan.sent_at
         ledger.reset(start)
+        if source.cursor is not None:
+            ledger.remember_unkept()
         checkpoint_writer = CheckpointWriter(
             self._store,
             self._dead_letters,
+            source.cursor,
             partial(ledger.checkpoint, plan.fingerprint, sent_at),
+            ledger.settled,
             ledger.offsets.gap_count,
             lambda: self._observer.latest,
         )
@@ -178,16 +189,19 @@ class Delivery:
                 completed = True
             finally:
                 saving.cancel()
-                await self._save_last(checkpoint_writer, completed)
+                await self._save_last(checkpoint_writer, completed, source.cursor is not None)
 
-    async def _save_last(self, checkpoint_writer: CheckpointWriter, completed: bool) -> None:
-        """The checkpoint at the end, and the rejected rows."""
+    async def _save_last(self, checkpoint_writer: CheckpointWriter, completed: bool, has_cursor: bool) -> None:
+        """The checkpoint at the end, the rejected rows, and the source's cursor."""
         try:
             await asyncio.wait_for(checkpoint_writer.save(completed=completed), LAST_SAVE_SECONDS)
             if self._dead_letters is not None:
                 self._dead_letters.close()
         except TimeoutError:
             log.warning("the last checkpoint was not saved in %d s", LAST_SAVE_SECONDS)
+            if completed and has_cursor:
+                words = f"delivered, cursor not moved: its store gave no answer in {LAST_SAVE_SECONDS:g} s"
+                raise CursorNotMoved(words) from None
         except OSError as error:
             raise not_saved(error) from error
         finally:
@@ -214,8 +228,8 @@ class Delivery:
             self._observer.would_send(self._codec.request(first))
 
 
-def not_saved(error: Exception) -> DeliveryError:
-    """Why a save ends the delivery: rejected rows cannot be stored, or the store says so itself."""
-    if isinstance(error, DeliveryError):
+def not_saved(error: Exception) -> EventsError:
+    """Why a save ends the delivery: rejected rows cannot be stored, or store or cursor say so themselves."""
+    if isinstance(error, EventsError):
         return error
     return RejectedNotWritten(f"rejected events cannot be written ({type(error).__name__}: {error})")

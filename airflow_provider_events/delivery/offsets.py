@@ -13,7 +13,7 @@ from xxhash import xxh3_128
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, OpenRows, Tally
 
-__all__ = ["Digest", "OffsetTracker", "Span"]
+__all__ = ["Digest", "OffsetTracker", "Settled", "Span"]
 
 KEPT_WHOLE = 0.9  # of a span's rows that have an outcome
 
@@ -37,6 +37,22 @@ class Digest:
     def hexdigest(self) -> str:
         """The digest of all rows so far, in 32 hex digits."""
         return self._hash.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Which rows need not be sent again: all up to the number `position`, but for those within `gaps`.
+
+    :param gaps: first and last number of neighbouring rows, in order, that have no outcome, or were rejected and are
+        kept in no file.
+    :param ended: whether these are the last words of the delivery.
+    :param completed: whether it came to the end of the source, and each row has its outcome.
+    """
+
+    position: int
+    gaps: Sequence[tuple[int, int]] = ()
+    ended: bool = False
+    completed: bool = False
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -103,6 +119,7 @@ class OffsetTracker:
         self._position = start.position if start else 0
         self._digest: Callable[[], str] = (lambda: start.digest) if start else Digest().hexdigest
         self._last_key = start.last_key if start else None
+        self._renumbered = start.renumbered if start else 0
         self._unread: dict[tuple[OpenRows, ...], tuple[int, Any]] = {}
         self._open: dict[Span, None] = {}
         if start:
@@ -125,6 +142,15 @@ class OffsetTracker:
         if not span.settle(rows):
             self._open.pop(span, None)
 
+    def position(self) -> int:
+        """Number of the last row that was taken."""
+        return self._position
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """First and last number of neighbouring rows that are open, in order."""
+        groups = [*map(Span.open_rows, self._open), *self._unread]
+        return sorted((rows.first, rows.last) for group in groups for rows in group)
+
     def gap_count(self) -> int:
         """How many fragments a checkpoint would have to name at most."""
         return sum(map(Span.places, self._open)) + sum(map(len, self._unread))
@@ -142,4 +168,5 @@ class OffsetTracker:
             tuple(sorted(groups, key=lambda group: group[0].first)),
             min(groups.values(), key=lambda before: before[0], default=(0, None)),
             rejected_uri,
+            self._renumbered,
         )

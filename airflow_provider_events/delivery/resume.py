@@ -12,12 +12,12 @@ from tenacity import Retrying, before_sleep_log, retry_if_not_exception_type, st
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore, OpenRows
 from airflow_provider_events.delivery.encoding import Chunk, Faulty, Row
-from airflow_provider_events.delivery.offsets import Digest
+from airflow_provider_events.delivery.offsets import Digest, Settled
 from airflow_provider_events.delivery.options import SourceChangedPolicy
 from airflow_provider_events.events import Record
 from airflow_provider_events.exceptions import SourceChanged
 
-__all__ = ["Resumable", "Source", "load"]
+__all__ = ["Resumable", "Source", "SourceCursor", "load"]
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +32,25 @@ patiently = Retrying(
 )
 
 
-class Source(Protocol):
-    """Records that can be read again. One that knows how many there are says so by an attribute `total`.
+class SourceCursor(Protocol):
+    """Where a source begins, kept from run to run: behind what was settled."""
 
-    :param keyed: rows have a key to start behind.
-    """
+    def settled(self, rows: Settled) -> None:
+        """Take note of the rows that need not be sent again; with each checkpoint, seconds apart, and at the end.
+
+        Not on the thread that reads. A row that is in no gap is never in one later.
+
+        :raises CursorNotMoved: this could not be kept. While the delivery runs, that is a warning.
+        :raises CursorError: the delivery must not go on.
+        """
+
+
+class Source(Protocol):
+    """Records that can be read again. One that knows how many there are says so by an attribute `total`."""
+
+    @property
+    def cursor(self) -> SourceCursor | None:
+        """What keeps its place from run to run: `records` then begins behind what was settled, for a retry as well."""
 
     @property
     def keyed(self) -> bool:
@@ -100,6 +114,10 @@ class Resumable:
 
     def _chunks(self, read: Callable[..., Iterator[Chunk]]) -> Iterator[Chunk]:
         start = self._start
+        if start is not None and self._source.cursor is not None:
+            self.digest = Digest(start.digest)
+            yield from read(None, start.position + 1)
+            return
         if start is not None:
             try:
                 by_key = self._source.keyed and start.last_key is not None  # keys of odd types are not kept

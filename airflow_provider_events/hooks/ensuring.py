@@ -35,6 +35,7 @@ def ensure_entries(hook: EventsHook, source: Source, attributes: Mapping[str, An
 class _Customers:
     """The customers of a source of events, each once, as the events that carry their upserts."""
 
+    cursor = None
     keyed = False
 
     def __init__(self, source: Source, attributes: Mapping[str, Any]) -> None:

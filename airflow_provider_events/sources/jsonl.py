@@ -42,6 +42,7 @@ class LineRecords:
     :raises ConfigurationError: (from `records`) the file is not there, of another vendor, or of a later schema.
     """
 
+    cursor = None
     keyed = False
 
     def __init__(self, uri: str, vendor: str, mapping: EventMapping | None = None) -> None:

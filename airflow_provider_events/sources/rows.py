@@ -41,6 +41,8 @@ class SqlRecords:
         self._mapping = mapping
         self._key_column = key_column
 
+    cursor = None
+
     @property
     def keyed(self) -> bool:
         """Whether `records` can start behind a key."""
@@ -139,6 +141,7 @@ class EventRecords:
     `total` is their number, if they have a length.
     """
 
+    cursor = None
     keyed = False
 
     def __init__(

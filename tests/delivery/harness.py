@@ -65,6 +65,7 @@ def events(vendor: str, count: int, **fields: Any) -> list[Event]:
 class Given:
     """A source that is read once: the chunks of an iterator."""
 
+    cursor = None
     keyed = False
 
     def __init__(self, chunks: Iterator[Sequence[Record]]) -> None:

@@ -380,6 +380,7 @@ def test_a_stop_after_the_end_changes_nothing() -> None:
 class Source:
     """A source that knows whether its reading was closed; it may raise at its end, or in its own closing."""
 
+    cursor = None
     keyed = False
 
     def __init__(self, chunks: int, error: Exception | None = None, close_error: Exception | None = None) -> None:

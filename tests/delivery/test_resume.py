@@ -27,12 +27,14 @@ from airflow_provider_events.delivery.checkpoint_writer import SAVE_SECONDS
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
 from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.job import Delivery, Plan
-from airflow_provider_events.delivery.offsets import Digest
+from airflow_provider_events.delivery.offsets import Digest, Settled
 from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import RetryPolicy
 from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.exceptions import (
+    CursorNotMoved,
     DeliveryInterrupted,
+    EventsError,
     InvalidEvent,
     RejectedNotWritten,
     SourceChanged,
@@ -67,6 +69,7 @@ class Rows:
     keyed: bool = False
     fails_at: int | None = None
     reads: list[Any] = field(default_factory=list)
+    cursor: Any = None
 
     def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
         """See `Source.keys`."""
@@ -181,7 +184,7 @@ class File:
 
 def attempt(
     world: World,
-    source: Rows,
+    source: Rows | RowsLeft,
     *,
     stop_after: int | None = None,
     kill_after: int | None = None,
@@ -614,3 +617,100 @@ def test_many_held_events_do_not_keep_a_stop_from_being_saved() -> None:
     assert len(world.accepted) > 6000
     close(attempt(world, Rows(kinds), batch_size=1), world, kinds)
     assert set(world.accepted.values()) == {1}
+
+
+# -- a source that keeps its place from run to run ---------------------------------------------------------------------
+
+
+@dataclass
+class RowsLeft:
+    """A source and its cursor: it comes back to whatever was not settled, in whatever order."""
+
+    kinds: dict[Any, str]
+    noted: set[Any] = field(default_factory=set)
+    told: list[Settled] = field(default_factory=list)
+    fails: EventsError | None = None
+    keyed: bool = False
+
+    @property
+    def cursor(self) -> Any:
+        """See `Source.cursor`."""
+        return self
+
+    def keys(self, records: Sequence[Record]) -> None:
+        """There are none."""
+
+    def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
+        """Those that are left."""
+        assert after is None
+        left = {key: kind for key, kind in self.kinds.items() if key not in self.noted}
+        self.numbers = dict(enumerate(sorted(left), start=first_row))
+        return Rows(left).records(None, first_row)
+
+    def settled(self, rows: Settled) -> None:
+        """See `SourceCursor.settled`."""
+        if self.fails is not None:
+            raise self.fails
+        assert sorted(rows.gaps) == list(rows.gaps)
+        gaps = {number for first, last in rows.gaps for number in range(first, last + 1)}
+        self.told.append(rows)
+        self.noted |= {key for row, key in self.numbers.items() if row <= rows.position and row not in gaps}
+
+
+def after_stops(world: World, source: RowsLeft, stopped: list[int], **options: Any) -> DeliveryReport | None:
+    """Tries that are stopped, and one that is not."""
+    for stop_after in stopped:
+        if (report := attempt(world, source, stop_after=stop_after, **options)) is not None:
+            return report
+    return attempt(world, source, **options)
+
+
+@PROPERTY
+@given(sources, stops, st.booleans(), st.integers(0, 2**32))
+def test_a_source_that_keeps_its_place_is_told_what_is_settled(
+    listed: list[str], stopped: list[int], kept: bool, seed: int
+) -> None:
+    kinds = dict(enumerate(listed, start=1))
+    world = World({str(key): kind for key, kind in kinds.items()}, seed, trouble=0.1)
+    source = RowsLeft(kinds)
+
+    report = after_stops(world, source, stopped, dead_letters=kept)
+
+    if kept:
+        close(report, world, kinds)
+        assert source.noted == set(kinds)
+    else:  # nothing holds the rejected rows but their source
+        assert source.noted == {key for key, kind in kinds.items() if kind in ("good", "late")}
+        assert report is not None
+        assert report.rejected == len(kinds) - len(source.noted)
+    assert source.told[-1].completed
+    assert set(world.accepted.values()) <= {1}
+
+
+def test_what_was_delivered_and_not_noted_is_a_failure_that_a_retry_may_heal() -> None:
+    kinds = dict.fromkeys(range(1, 20), "good")
+    world = World({str(key): kind for key, kind in kinds.items()})
+    source = RowsLeft(kinds, fails=CursorNotMoved("delivered, cursor not moved"))
+    with pytest.raises(CursorNotMoved) as raised:
+        attempt(world, source)
+    assert raised.value.report is not None
+    assert raised.value.report.delivered == 19
+    assert not (world.saved or {}).get("completed")
+
+    source.fails = None
+    report = attempt(world, source)
+    assert report is not None
+    assert (report.unsent, len(source.noted)) == (0, 19)
+
+
+def test_a_delivery_that_fails_already_says_why_and_not_what_the_cursor_could_not_do() -> None:
+    kinds = dict.fromkeys(range(1, 20), "good")
+    world = World({str(key): kind for key, kind in kinds.items()})
+    assert attempt(world, RowsLeft(kinds, fails=CursorNotMoved("not moved")), stop_after=1) is None
+
+
+def test_a_dry_run_tells_the_source_nothing() -> None:
+    kinds = dict.fromkeys(range(1, 20), "good")
+    source = RowsLeft(kinds)
+    attempt(World({str(key): kind for key, kind in kinds.items()}), source, dry_run=True)
+    assert source.told == []
