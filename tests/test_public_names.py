@@ -113,7 +113,7 @@ ERRORS = {
     "CursorNotMoved": ("SourceError", True),
     "DeliveryError": ("EventsError", True),
     "CredentialsRefused": ("DeliveryError", False),
-    "EndpointRefused": ("CredentialsRefused", False),
+    "EndpointRefused": ("DeliveryError", False),
     "EventRejected": ("DeliveryError", False),
     "TooManyRejected": ("DeliveryError", False),
     "EntryMissing": ("DeliveryError", True),

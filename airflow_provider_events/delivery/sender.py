@@ -90,7 +90,8 @@ class Sender:
 
         :param request: a function makes a new one for each attempt, where the vendor takes none twice.
         :param about: whom the request concerns, where the vendor's words may repeat it.
-        :raises CredentialsRefused: the vendor refused key, project or URL.
+        :raises CredentialsRefused: the vendor refused key or project.
+        :raises EndpointRefused: the URL leads to no vendor, or its certificate is not trusted.
         :raises VendorUnavailable: the retry budget is spent.
         :raises UnknownAnswer: a success in an unknown form came again.
         :raises RateLimited: the vendor asks for a longer pause than the policy allows.
@@ -138,7 +139,7 @@ class Sender:
     def _is_final(self, answer: Answer, reading: Outcome, about: About) -> bool:
         """Whether the vendor has spoken of the events; False for what is for later.
 
-        :raises CredentialsRefused: no further request can succeed.
+        :raises CredentialsRefused, EndpointRefused: no further request can succeed.
         """
         if reading.verdict is Verdict.RETRY:
             return False
@@ -189,7 +190,7 @@ class Sender:
         error.retryable = not self._stores
         return error
 
-    def access_denied(self, answer: Answer, outcome: Outcome, about: About) -> CredentialsRefused:
+    def access_denied(self, answer: Answer, outcome: Outcome, about: About) -> CredentialsRefused | EndpointRefused:
         """The error for refused credentials, or for a URL that leads to no vendor."""
         return refusal(answer)(f"{outcome.code}: {outcome.reason}", **self._facts(answer, outcome, about))
 
@@ -198,9 +199,9 @@ class Sender:
         return {"status": answer.status, "code": reading.code, "request_id": request_id}
 
 
-def refusal(answer: Answer) -> type[CredentialsRefused]:
+def refusal(answer: Answer) -> type[CredentialsRefused | EndpointRefused]:
     """Whether the key is refused, or the URL leads to no vendor, by an answer that concerns every request."""
-    astray = answer.status < 400 or answer.status in (404, 405, 407, 410)
+    astray = 300 <= answer.status < 400 or answer.status in (404, 405, 407, 410)
     return EndpointRefused if astray else CredentialsRefused
 
 

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_events.delivery.pacing import RetryPolicy
-from airflow_provider_events.exceptions import CredentialsRefused, TooManyRejected, VendorUnavailable
+from airflow_provider_events.exceptions import (
+    CredentialsRefused,
+    DeliveryError,
+    EndpointRefused,
+    TooManyRejected,
+    VendorUnavailable,
+)
 from tests.delivery.harness import QUICK, VENDORS, delivery, events, records, sent_numbers, vendor_at
 
 COUNT = 60
@@ -155,11 +161,16 @@ def test_a_refused_key_costs_at_most_one_window_of_requests(max_in_flight: int, 
     assert connections.events(vendor, None) == []
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 404])
-def test_a_key_that_is_withdrawn_in_the_middle_stops_everything(status: int, connections: Any) -> None:
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(401, CredentialsRefused), (402, CredentialsRefused), (403, CredentialsRefused), (404, EndpointRefused)],
+)
+def test_a_key_that_is_withdrawn_in_the_middle_stops_everything(
+    status: int, error: type[DeliveryError], connections: Any
+) -> None:
     connections.fault("status", vendor="bloomreach", status=status, after=5)
     job = delivery(vendor_at(connections, "bloomreach"), batch_size=10)
-    with pytest.raises(CredentialsRefused) as caught:
+    with pytest.raises(error) as caught:
         job.run(records(events("bloomreach", 1000)))
     report = caught.value.report
     assert report is not None

@@ -191,16 +191,23 @@ def test_the_default_budget_outlasts_the_one_minute_window_of_a_quota() -> None:
 
 
 @pytest.mark.parametrize(
-    ("final", "words"),
+    ("final", "error", "words"),
     [
-        (said(401, "fatal"), "the reason"),
-        (TransportError("not trusted", final=True), "not trusted"),
+        (said(401, "fatal"), CredentialsRefused, "the reason"),
+        (said(403, "fatal"), CredentialsRefused, "the reason"),
+        (said(404, "fatal"), EndpointRefused, "the reason"),
+        (said(301, "fatal"), EndpointRefused, "the reason"),
+        (TransportError("not trusted", final=True), EndpointRefused, "not trusted"),
     ],
 )
-def test_a_refusal_of_the_credentials_ends_it_at_once(final: Answer | TransportError, words: str) -> None:
+def test_what_no_further_request_can_heal_ends_it_at_once(
+    final: Answer | TransportError, error: type[DeliveryError], words: str
+) -> None:
+    """A wrong URL or certificate is not told as a wrong key, nor caught as one."""
     carried = Carried([final])
-    with pytest.raises(CredentialsRefused, match=words) as caught:
+    with pytest.raises(error, match=words) as caught:
         carried.result()
+    assert isinstance(caught.value, CredentialsRefused) is (error is CredentialsRefused)
     assert carried.counters.requests == 1
     assert not caught.value.retryable
 
@@ -351,9 +358,9 @@ def test_a_page_instead_of_the_first_good_answer_ends_it_or_rejects_the_event(st
     if status in (400, 406, 409, 418, 422, 451):
         assert first.read(1) == [Verdict.REJECTED]
     else:
-        with pytest.raises(CredentialsRefused, match="a web page: a firewall or proxy in between, or ") as caught:
+        error = CredentialsRefused if status in (401, 403) else EndpointRefused
+        with pytest.raises(error, match="a web page: a firewall or proxy in between, or ") as caught:
             first.read(1)
-        assert isinstance(caught.value, EndpointRefused) is (status not in (401, 403))
         assert not caught.value.retryable
     assert first.counters.requests == 1
     after_pages = Dialogue(page(400), page(400), page(403))
@@ -370,10 +377,9 @@ def test_a_page_about_the_size_of_a_request_concerns_that_request(status: int) -
     ("status", "error"), [(401, CredentialsRefused), (403, CredentialsRefused), (404, EndpointRefused)]
 )
 @pytest.mark.parametrize("body", [b'{"message": "no"}', b"null", b'"no"', b"[]", b"0"])
-def test_the_vendors_own_word_stays_final(status: int, error: type[CredentialsRefused], body: bytes) -> None:
-    with pytest.raises(CredentialsRefused) as caught:
+def test_the_vendors_own_word_stays_final(status: int, error: type[DeliveryError], body: bytes) -> None:
+    with pytest.raises(error):
         Dialogue(GOOD, page(status, body)).read(2)
-    assert type(caught.value) is error
 
 
 def test_a_proxy_that_wants_credentials_is_final_at_any_time() -> None:

@@ -18,6 +18,7 @@ from airflow_provider_events.contract import Verdict
 from airflow_provider_events.exceptions import (
     ConfigurationError,
     CredentialsRefused,
+    EndpointRefused,
     EventsError,
     InvalidEvent,
     RateLimited,
@@ -285,7 +286,7 @@ def test_embeddables_searches_no_further_than_its_window(events_sandbox: Sandbox
     assert not connect("embeddables", extra={"lookup_days": 2}).entry_exists(asked)
 
 
-@pytest.mark.parametrize("error", [(401, CredentialsRefused), (404, CredentialsRefused)])
+@pytest.mark.parametrize("error", [(401, CredentialsRefused), (404, EndpointRefused)])
 def test_refusals_end_the_search_after_the_requests_in_flight(
     error: tuple[int, type[EventsError]], events_sandbox: Sandbox, connect: Connect
 ) -> None:

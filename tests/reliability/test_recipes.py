@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_events.exceptions import (
     CredentialsRefused,
     DeliveryInterrupted,
+    EndpointRefused,
     RateLimited,
     SourceError,
     VendorUnavailable,
@@ -31,6 +32,7 @@ def test_the_retry_policy_reads_our_errors() -> None:
         return decision.action, decision.retry_delay
 
     assert decide(CredentialsRefused("401", conn_id="c")) == (RetryAction.FAIL, None)
+    assert decide(EndpointRefused("404", conn_id="c")) == (RetryAction.FAIL, None)
     assert decide(RateLimited("429", retry_after=1200.0)) == (RetryAction.RETRY, timedelta(minutes=20))
     assert decide(RateLimited("429")) == (RetryAction.DEFAULT, None)
     assert decide(VendorUnavailable("503")) == (RetryAction.DEFAULT, None)
