@@ -1,13 +1,14 @@
-"""The words the whole house speaks: an event, the receipt for one, a rejection, and the report of a delivery."""
+"""The words the whole house speaks: an event, the row that it comes from, and why it was rejected."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_events.exceptions import InvalidEvent
+from airflow_provider_events.reports import DeliveryReport, Receipt
 from airflow_provider_events.shown import shown
 from airflow_provider_events.values import kind, parse_time, plain_scalar, plain_text
 
@@ -181,35 +182,11 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """What is known of one delivered event.
-
-    :param vendor: connection type of the vendor.
-    :param event_id: the idempotency key it was sent under (32 hex digits).
-    :param status: HTTP status of the accepting answer.
-    :param reference: the vendor's id of the customer's entry, where it tells (Embeddables).
-    :param request_id: the vendor's request id, where it tells.
-    :param requests: HTTP requests it took.
-    """
-
-    vendor: str
-    event_id: str
-    status: int
-    reference: str | None = None
-    request_id: str | None = None
-    requests: int = 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as a plain dictionary, for an XCom."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
 class Rejection:
     """Why one event was not delivered and never will be as it is.
 
     :param row: its number in the source, from 1.
-    :param code: the vendor's error code, `http_<status>`, `entry_missing`, or `invalid` for our own validation.
+    :param code: the vendor's error code, `http_<status>`, or `invalid` for our own validation.
     :param reason: in words, without the customer's data.
     :param field: the field at fault, where it is known.
     """
@@ -223,44 +200,3 @@ class Rejection:
     def summary(self) -> str:
         """The reason without what differs from row to row: the key of `DeliveryReport.reasons`."""
         return f"{self.code}: {self.field}: {self.reason}" if self.field else f"{self.code}: {self.reason}"
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryReport:
-    """The accounts of one delivery: `read == delivered + rejected + skipped + resumed + unsent`.
-
-    :param vendor: connection type of the vendor.
-    :param read: rows or events taken from the source.
-    :param delivered: accepted by the vendor.
-    :param rejected: refused for good, by the vendor or by our own validation.
-    :param skipped: passed over because the customer's entry does not exist (`on_missing_entry="skip"`).
-    :param resumed: delivered, rejected or skipped by an earlier try of the same task.
-    :param unsent: read without an outcome: the delivery was stopped, or it was a dry run. 0 after a success.
-    :param requests: HTTP requests sent.
-    :param retries: how many of them repeated an earlier one.
-    :param seconds: wall-clock time.
-    :param reasons: rejection reason -> count.
-    :param rejected_path: where the rejected events are, if anywhere.
-    """
-
-    vendor: str
-    read: int = 0
-    delivered: int = 0
-    rejected: int = 0
-    skipped: int = 0
-    resumed: int = 0
-    unsent: int = 0
-    requests: int = 0
-    retries: int = 0
-    seconds: float = 0.0
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    rejected_path: str | None = None
-
-    def __post_init__(self) -> None:
-        accounted = self.delivered + self.rejected + self.skipped + self.resumed + self.unsent
-        if self.read != accounted:
-            raise AssertionError(f"the accounts do not close: {self.read} read, {accounted} accounted for")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as a plain dictionary, for an XCom."""
-        return {**asdict(self), "reasons": dict(self.reasons)}

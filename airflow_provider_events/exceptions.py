@@ -27,12 +27,10 @@ No message holds a key, a request body or the value of a customer's field.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow_provider_events.reports import DeliveryReport
 from airflow_provider_events.shown import TEXT_LENGTH, shown, shown_path
-
-if TYPE_CHECKING:
-    from airflow_provider_events.events import DeliveryReport
 
 __all__ = [
     "ConfigurationError",

@@ -162,8 +162,13 @@ def test_a_report_closes() -> None:
 
 @pytest.mark.parametrize("count", ["read", "delivered", "rejected", "skipped", "resumed", "unsent"])
 def test_a_report_that_does_not_close_is_an_error(count: str) -> None:
-    with pytest.raises(AssertionError, match="do not close"):
+    with pytest.raises(ValueError, match="do not close"):
         DeliveryReport("webengage", **{count: 1})  # type: ignore[arg-type]  # counts, none of which is a text
+
+
+def test_a_report_of_less_than_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"do not close: 1 read, but .* \(2, 0, 0, 0, -1\)"):
+        DeliveryReport("webengage", read=1, delivered=2, unsent=-1)
 
 
 def test_a_report_is_an_xcom_of_the_documented_fields() -> None:

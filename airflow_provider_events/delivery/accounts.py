@@ -14,6 +14,7 @@ from airflow_provider_events.delivery.checkpoint import Checkpoint, Tally
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile, rejected_line
 from airflow_provider_events.delivery.offsets import OffsetTracker, Settled, Span
 from airflow_provider_events.events import DeliveryReport, Record, Rejection
+from airflow_provider_events.exceptions import EventsError
 from airflow_provider_events.shown import MASK, shown
 
 __all__ = ["Counters", "Ledger"]
@@ -134,9 +135,14 @@ class Ledger:
         return Settled(self.offsets.position(), gaps, ended, completed)
 
     def report(self) -> DeliveryReport:
-        """The accounts as they stand."""
+        """The accounts as they stand.
+
+        :raises EventsError: more rows have an outcome than were read, which is a fault of this package.
+        """
         counts = self.counters
         accounted = counts.delivered + counts.rejected + counts.skipped + counts.resumed
+        if accounted > counts.read:
+            raise EventsError(f"the accounts do not close: {counts.read} read, {accounted} accounted for")
         return DeliveryReport(
             vendor=self._vendor,
             read=counts.read,

@@ -123,7 +123,7 @@ class Delivery:
             failed = False
             report = self._ledger.report()
             if report.unsent and not options.dry_run:
-                raise AssertionError(f"the accounts do not close: {report.unsent} of {report.read} have no outcome")
+                raise EventsError(f"the accounts do not close: {report.unsent} of {report.read} have no outcome")
             options.check_rejections(report)
             return report
         except EventsError as error:

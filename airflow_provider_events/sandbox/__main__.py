@@ -43,15 +43,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Say how to connect, serve. Returns 1 if the shop cannot be made, 0 after an interrupt."""
-    from airflow_provider_events.sandbox.app import SandboxApp
-    from airflow_provider_events.sandbox.control import airflow_connections
     from airflow_provider_events.sandbox.hosts import Hosts
     from airflow_provider_events.sandbox.state import Settings
+    from airflow_provider_events.sandbox.vendors import Vendors
 
     hosts = Hosts(options.host, options.allowed_host)
-    app = SandboxApp(hosts, Settings(quotas=not options.no_quota, keep_bodies=not options.no_bodies))
+    vendors = Vendors(hosts, Settings(quotas=not options.no_quota, keep_bodies=not options.no_bodies))
     url = f"http://{hosts.reachable}:{options.port}"
-    connections = airflow_connections(app, url)
+    connections = vendors.connections(url)
     if options.with_shop is not None:
         shop = options.with_shop.resolve()
         try:
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"The shop cannot be made: {error}", file=sys.stderr)
             return 1
         for vendor in ("embeddables", "vibetrace"):
-            app.add_entries(vendor, [{"email": email} for email in (*known_emails(shop), *PEOPLE)], 0)
+            vendors.add_entries(vendor, [{"email": email} for email in (*known_emails(shop), *PEOPLE)], 0)
         connections["AIRFLOW_CONN_SHOP"] = json.dumps({"conn_type": "sqlite", "host": str(shop)})
 
     def say_how_to_connect() -> None:
@@ -71,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
     hosts.warn()
     with suppress(KeyboardInterrupt):
-        make_server(app, host=options.host, port=options.port, on_started=say_how_to_connect).run()
+        make_server(vendors, host=options.host, port=options.port, on_started=say_how_to_connect).run()
     return 0
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -26,16 +26,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from airflow_provider_events.sandbox.faults import Fault
-
-if TYPE_CHECKING:
-    from airflow_provider_events.sandbox.app import SandboxApp
+from airflow_provider_events.sandbox.vendors import Vendors
 
 _DEFAULT_LIMIT = 100
 
 
-def control_app(sandbox: SandboxApp) -> Starlette:
+def control_app(vendors: Vendors) -> Starlette:
     """The pages of one sandbox."""
-    control = _Control(sandbox)
+    control = _Control(vendors)
     pages = [
         Route("/summary", control.summary),
         Route("/state", control.state),
@@ -53,75 +51,67 @@ def control_app(sandbox: SandboxApp) -> Starlette:
     return Starlette(routes=routes, exception_handlers=errors)
 
 
-def airflow_connections(sandbox: SandboxApp, url: str) -> dict[str, str]:
-    """Environment variables that give Airflow a default connection to each vendor at `url`."""
-    return {
-        f"AIRFLOW_CONN_{name.upper()}_DEFAULT": orjson.dumps(sandbox.connection(name, url)).decode()
-        for name in sandbox.apis
-    }
-
-
 class _Control:
-    def __init__(self, sandbox: SandboxApp) -> None:
-        self._sandbox = sandbox
+    def __init__(self, vendors: Vendors) -> None:
+        self._vendors = vendors
 
     async def index(self, request: Request) -> Response:
-        vendors = ", ".join(self._sandbox.apis)
+        vendors = ", ".join(self._vendors.apis)
         lines = [f"The APIs of {vendors}, in a sandbox.", "", "Connections for Airflow:", ""]
-        connections = airflow_connections(self._sandbox, _base_url(request))
+        connections = self._vendors.connections(_base_url(request))
         lines += [f"export {name}='{value}'" for name, value in connections.items()]
         lines += ["", "Control:", "", *(__doc__ or "").splitlines()[2:]]
         return PlainTextResponse("\n".join(lines) + "\n")
 
     async def summary(self, request: Request) -> Response:
-        return _json(self._sandbox.summary())
+        return _json(self._vendors.summary())
 
     async def state(self, request: Request) -> Response:
-        apis, settings = self._sandbox.apis, self._sandbox.settings
+        apis, settings = self._vendors.apis, self._vendors.settings
         return _json(
             {
-                "summary": self._sandbox.summary(),
+                "summary": self._vendors.summary(),
                 "settings": {"quotas": settings.quotas, "keep_bodies": settings.keep_bodies},
-                "faults": [rule.as_dict() for rule in self._sandbox.faults.rules],
+                "faults": [rule.as_dict() for rule in self._vendors.faults.rules],
                 "violations": {name: api.memory.violations for name, api in apis.items()},
             }
         )
 
     async def events(self, request: Request) -> Response:
-        memory = self._sandbox.api(request.query_params["vendor"]).memory
+        memory = self._vendors.api(request.query_params["vendor"]).memory
         outcome = request.query_params.get("outcome", "accepted")
         wanted = (event for event in memory.events if outcome in ("any", event.outcome))
         return _json([event.as_dict() for event in islice(wanted, *_window(request))])
 
     async def requests(self, request: Request) -> Response:
-        memory = self._sandbox.api(request.query_params["vendor"]).memory
+        memory = self._vendors.api(request.query_params["vendor"]).memory
         return _json([logged.as_dict() for logged in islice(memory.requests, *_window(request))])
 
     async def credentials(self, request: Request) -> Response:
         url = _base_url(request)
         return _json(
             {
-                name: {"connection": self._sandbox.connection(name, url), "credentials": dict(api.credentials)}
-                for name, api in self._sandbox.apis.items()
+                name: {"connection": self._vendors.connection(name, url), "credentials": dict(api.credentials)}
+                for name, api in self._vendors.apis.items()
             }
         )
 
     async def add_entries(self, request: Request) -> Response:
         body = orjson.loads(await request.body())
-        self._sandbox.add_entries(body["vendor"], body["entries"], body.get("appears_after", 0.0))
+        self._vendors.add_entries(body["vendor"], body["entries"], body.get("appears_after", 0.0))
         return _json({"added": len(body["entries"])})
 
     async def add_faults(self, request: Request) -> Response:
         rules = [Fault(**rule) for rule in orjson.loads(await request.body())]
-        return _json([self._sandbox.add_fault(rule).as_dict() for rule in rules])
+        return _json([self._vendors.add_fault(rule).as_dict() for rule in rules])
 
     async def clear_faults(self, request: Request) -> Response:
-        self._sandbox.faults.rules.clear()
+        self._vendors.faults.rules.clear()
         return _json([])
 
     async def reset(self, request: Request) -> Response:
-        self._sandbox.reset()
-        return _json(self._sandbox.summary())
+        self._vendors.reset()
+        return _json(self._vendors.summary())
 
 
 def _base_url(request: Request) -> str:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     import uvicorn
 
-    from airflow_provider_events.sandbox.app import SandboxApp
     from airflow_provider_events.sandbox.faults import Fault, FaultKind
     from airflow_provider_events.sandbox.state import Outcome, SandboxEvent, SandboxRequest
+    from airflow_provider_events.sandbox.vendors import Vendors
 
 LOOPBACK = "127.0.0.1"
 
@@ -70,11 +70,11 @@ class Sandbox:
         """Listen, unless it does already; returns when requests are answered."""
         if self._thread is not None and self._thread.is_alive():
             return self
-        self._app.hosts.warn()
+        self._vendors.hosts.warn()
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         self._socket = socket.create_server(self._address, family=family, backlog=1024)
         ready = threading.Event()
-        self._server = make_server(self._app, on_started=ready.set)
+        self._server = make_server(self._vendors, on_started=ready.set)
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="events-sandbox", daemon=True
         )
@@ -103,12 +103,12 @@ class Sandbox:
         self.stop()
 
     @cached_property
-    def _app(self) -> SandboxApp:
-        from airflow_provider_events.sandbox.app import SandboxApp
+    def _vendors(self) -> Vendors:
         from airflow_provider_events.sandbox.hosts import Hosts
         from airflow_provider_events.sandbox.state import Settings
+        from airflow_provider_events.sandbox.vendors import Vendors
 
-        return SandboxApp(Hosts(self._address[0], self._allowed_hosts), Settings(**self._options))
+        return Vendors(Hosts(self._address[0], self._allowed_hosts), Settings(**self._options))
 
     @cached_property
     def port(self) -> int:
@@ -120,20 +120,20 @@ class Sandbox:
     @property
     def url(self) -> str:
         """The base URL of all vendors, such as `http://127.0.0.1:40123`."""
-        return f"http://{self._app.hosts.reachable}:{self.port}"
+        return f"http://{self._vendors.hosts.reachable}:{self.port}"
 
     def events(self, vendor: str, outcome: Outcome | None = "accepted") -> list[SandboxEvent]:
         """Events of a vendor, in order of arrival; `outcome=None`: duplicates, ignored and refused too."""
-        events = list(self._app.api(vendor).memory.events)
+        events = list(self._vendors.api(vendor).memory.events)
         return events if outcome is None else [event for event in events if event.outcome == outcome]
 
     def requests(self, vendor: str) -> list[SandboxRequest]:
         """Requests to a vendor in order of arrival, whatever they were answered."""
-        return list(self._app.api(vendor).memory.requests)
+        return list(self._vendors.api(vendor).memory.requests)
 
     def violations(self, vendor: str) -> list[str]:
         """What no careful client does, though the vendor may swallow it; at most the first 1,000."""
-        return [str(violation["text"]) for violation in self._app.api(vendor).memory.violations]
+        return [str(violation["text"]) for violation in self._vendors.api(vendor).memory.violations]
 
     def add_entries(
         self,
@@ -148,17 +148,17 @@ class Sandbox:
         `embeddable_id` and `entry_id` may stand beside it), Vibetrace attributes (`email`, `_id` or both),
         a WebEngage user (`userId`), Bloomreach ids (`{"registered": …}`).
         """
-        self._app.add_entries(vendor, entries, appears_after)
+        self._vendors.add_entries(vendor, entries, appears_after)
 
     def fault(self, kind: FaultKind, **options: Any) -> Fault:
         """Make requests go wrong: see `Fault` for kinds and options. Its `matched` and `fired` count."""
         from airflow_provider_events.sandbox.faults import Fault
 
-        return self._app.add_fault(Fault(kind, **options))
+        return self._vendors.add_fault(Fault(kind, **options))
 
     def clear_faults(self) -> None:
         """No more faults."""
-        self._app.faults.rules.clear()
+        self._vendors.faults.rules.clear()
 
     def reset(self) -> None:
         """Forget everything: events, requests, entries, faults, quota windows, counters.
@@ -169,33 +169,34 @@ class Sandbox:
             # What arrived earlier is accepted before the first call, and served before the second.
             for _ in range(2):
                 self._call()
-        self._app.reset()
+        self._vendors.reset()
 
     def _call(self) -> None:
-        connection = HTTPConnection(f"{self._app.hosts.reachable}:{self.port}", timeout=_START_SECONDS)
+        connection = HTTPConnection(f"{self._vendors.hosts.reachable}:{self.port}", timeout=_START_SECONDS)
         with closing(connection):
             connection.request("GET", "/_sandbox/summary")
             connection.getresponse().read()
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Counts by vendor: requests, refused_requests, events by outcome, strays, violations, entries."""
-        return self._app.summary()
+        return self._vendors.summary()
 
     def connection(self, conn_type: str) -> dict[str, Any]:
         """The Airflow connection to a vendor: conn_type, host, login, password, extra."""
-        return self._app.connection(conn_type, self.url)
+        return self._vendors.connection(conn_type, self.url)
 
     def credentials(self, vendor: str) -> dict[str, str]:
         """The keys that the vendor takes here, by name."""
-        return dict(self._app.api(vendor).credentials)
+        return dict(self._vendors.api(vendor).credentials)
 
 
 def make_server(
-    app: SandboxApp, *, host: str = LOOPBACK, port: int = 0, on_started: Callable[[], None] | None = None
+    vendors: Vendors, *, host: str = LOOPBACK, port: int = 0, on_started: Callable[[], None] | None = None
 ) -> uvicorn.Server:
-    """A uvicorn server for the app, whose connections can be cut; `on_started` is called once it listens."""
+    """A uvicorn server of the vendors, whose connections can be cut; `on_started` is called once it listens."""
     import uvicorn
 
+    from airflow_provider_events.sandbox.app import SandboxApp
     from airflow_provider_events.sandbox.wire import TransportProtocol
 
     class Server(uvicorn.Server):
@@ -205,7 +206,7 @@ def make_server(
                 on_started()
 
     config = uvicorn.Config(
-        app,
+        SandboxApp(vendors),
         host=host,
         port=port,
         http=TransportProtocol,

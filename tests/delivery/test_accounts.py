@@ -7,8 +7,9 @@ import logging
 import pytest
 
 from airflow_provider_events.contract import Answer, Outcome, Request, Verdict
-from airflow_provider_events.delivery.accounts import MAX_REASONS, OTHER_REASONS, Counters
+from airflow_provider_events.delivery.accounts import MAX_REASONS, OTHER_REASONS, Counters, Ledger
 from airflow_provider_events.delivery.observers import LogObserver
+from airflow_provider_events.exceptions import EventsError
 from tests.delivery.harness import KeptSink, PlainWire, Run, chunked, rows, said, simulate
 
 
@@ -61,3 +62,11 @@ def test_progress_is_one_line_of_numbers(caplog: pytest.LogCaptureFixture) -> No
     assert progress.startswith("10 read, 7 delivered, 2 rejected, 1 skipped; 5 requests (3 repeated); ")
     assert shown.startswith("dry run, nothing was sent; the first request would be: POST /events ")
     assert len(shown) < 5000
+
+
+def test_more_outcomes_than_rows_are_an_error_and_no_report() -> None:
+    ledger = Ledger("webengage")
+    ledger.took(1)
+    ledger.counters.delivered = 2
+    with pytest.raises(EventsError, match="do not close: 1 read, 2 accounted for"):
+        ledger.report()

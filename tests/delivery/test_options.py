@@ -113,8 +113,3 @@ def test_a_dry_run_that_rejects_less_than_allowed_is_a_success() -> None:
     DeliveryOptions(max_rejected=1, dry_run=True).check_rejections(report)
     with pytest.raises(TooManyRejected):
         DeliveryOptions(dry_run=True).check_rejections(report)
-
-
-def test_accounts_that_do_not_close_are_no_report() -> None:
-    with pytest.raises(AssertionError, match="do not close"):
-        DeliveryReport("bloomreach", read=10, delivered=9)

@@ -273,7 +273,7 @@ def test_embeddables_finds_entries_of_one_moment(events_sandbox: Sandbox, connec
 
 def test_embeddables_pages_that_are_too_long_are_made_shorter(events_sandbox: Sandbox, connect: Connect) -> None:
     events_sandbox.add_entries("embeddables", [{"email": f"c{n}@example.com", "x": "x" * 40_000} for n in range(60)])
-    api: Any = events_sandbox._app.apis["embeddables"]
+    api: Any = events_sandbox._vendors.apis["embeddables"]
     for n in range(60):
         api._entries[f"entry_sandbox_{n + 1}"].visible_at -= n
     assert all(connect("embeddables").lookup([identity("embeddables", f"c{n}") for n in range(60)]))

@@ -236,7 +236,7 @@ def fired(trial: Trial) -> int:
     from tests.reliability.trial import RATES
 
     _, batch, _ = RATES[trial.vendor]
-    return sum(rule.fired for rule in trial.sandbox._app.faults.rules) * batch
+    return sum(rule.fired for rule in trial.sandbox._vendors.faults.rules) * batch
 
 
 def in_flight(trial: Trial) -> int:

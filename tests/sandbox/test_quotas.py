@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from airflow_provider_events.sandbox import Sandbox
-from airflow_provider_events.sandbox.app import SandboxApp
 from airflow_provider_events.sandbox.hosts import Hosts
 from airflow_provider_events.sandbox.state import Quotas, Settings
+from airflow_provider_events.sandbox.vendors import Vendors
 from tests.sandbox.conftest import Clock
 
 PRIVATE = ("key-id-sandbox", "secret-sandbox")
@@ -16,7 +16,7 @@ TIME = "/track/v2/projects/project-token-sandbox/system/time"
 
 
 def test_documented_numbers() -> None:
-    documented = {name: dict(api.quotas) for name, api in SandboxApp(Hosts("127.0.0.1")).apis.items()}
+    documented = {name: dict(api.quotas) for name, api in Vendors(Hosts("127.0.0.1")).apis.items()}
     assert documented == {
         "embeddables": {},
         "vibetrace": {},
