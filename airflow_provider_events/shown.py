@@ -5,11 +5,12 @@ Names of columns and properties come from the data as much as values do, and may
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Collection, Iterable
 from itertools import islice
 
-__all__ = ["MASK", "NAME_LENGTH", "TEXT_LENGTH", "personal", "shown", "shown_names", "shown_path"]
+__all__ = ["MASK", "NAME_LENGTH", "TEXT_LENGTH", "did_you_mean", "personal", "shown", "shown_names", "shown_path"]
 
 MASK = "***"
 NAME_LENGTH = 60
@@ -38,6 +39,13 @@ def shown_names(names: Iterable[object]) -> str:
     names = names if isinstance(names, Collection) else list(names)
     more = len(names) - MOST_NAMES
     return ", ".join(map(shown, islice(names, MOST_NAMES))) + (f" and {more} more" if more > 0 else "")
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The nearest neighbour of an unknown name as a question, or all that are known."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 def shown_path(path: str) -> str:

@@ -41,6 +41,7 @@ def ours(job: Job) -> Run:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
     from airflow_provider_events._compat import BaseHook
+    from airflow_provider_events.delivery.options import DeliveryOptions
     from airflow_provider_events.hooks.base import EventsHook
     from airflow_provider_events.sources.mapping import EventMapping
     from airflow_provider_events.sources.rows import SqlRecords
@@ -58,12 +59,14 @@ def ours(job: Job) -> Run:
             hook.vendor.quota = lambda batch_size: None  # type: ignore[method-assign]  # lifted, as the page says
         report = hook.deliver_source(
             SqlRecords(SqlSource(database, query(rows, job.bad_percent), key_column=key_column), mapping, key_column),
+            DeliveryOptions(
+                max_rejected=rows,
+                max_in_flight=job.in_flight,
+                requests_per_minute=job.requests_per_minute,
+                dry_run=job.dry_run,
+            ),
             store=FileStore(Path(job.folder, f"checkpoint-{rows}.json")),
             rejected_path=str(Path(job.folder, f"rejected-{rows}.jsonl")) if job.bad_percent else None,
-            max_rejected=rows,
-            max_in_flight=job.in_flight,
-            requests_per_minute=job.requests_per_minute,
-            dry_run=job.dry_run,
         )
         if report.read != rows:
             raise AssertionError(f"{report.read} rows read of {rows}")

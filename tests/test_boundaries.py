@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "http": {"http", "contract"},
     "delivery": {"delivery", "http", *WORDS},
     "lookups": {"lookups", "delivery", "http", *WORDS},
-    "cli": {"cli", "_compat", "hooks", "sandbox", "sources", *WORDS},
+    "cli": {"cli", "_compat", "delivery", "hooks", "sandbox", "sources", *WORDS},
     "sources": {"sources", "_compat", *WORDS},
     "hooks": {
         "hooks",

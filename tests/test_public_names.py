@@ -39,10 +39,11 @@ IMPORTED = {
 
 # Parameters in their order, a default where it is a plain value; behind a * they are passed by name.
 DELIVERY = (
-    "* conn_id on_missing_entry='reject' missing_entry_timeout=900 max_rejected=0 rejected_path=None batch_size=None "
+    "* conn_id on_missing_entry='reject' missing_entry_timeout=900.0 max_rejected=0 rejected_path=None batch_size=None "
     "max_in_flight=None requests_per_minute=None ordering='none' on_source_changed='restart' "
-    "resume_after_clear='unfinished' checkpoint_path=None ensure_entry=False on_empty='succeed' dry_run=False"
+    "resume_after_clear='unfinished' checkpoint_path=None on_empty='succeed' dry_run=False"
 )
+EVENTS = f"{DELIVERY[2:]} ensure_entry=False"
 HOOK_OPTIONS = (
     "on_missing_entry='reject' missing_entry_timeout=900.0 max_rejected=0 batch_size=None max_in_flight=None "
     "requests_per_minute=None ordering='none' on_source_changed='restart' dry_run=False"
@@ -61,12 +62,12 @@ CALLED = {
     "operators.delivery.DeliveryOperator": DELIVERY,
     "operators.events.SendEventOperator": "* conn_id name identity timestamp=None properties=None id=None "
     "ensure_entry=False",
-    "operators.events.SendEventsOperator": f"* events=None mapping=None {DELIVERY[2:]}",
+    "operators.events.SendEventsOperator": f"* events=None mapping=None {EVENTS}",
     "operators.entries.UpsertEntryOperator": "* identity=None attributes=None entries=None mapping=None "
     + DELIVERY[2:],
     "operators.entries.FilterByEntryOperator": "* conn_id events mapping=None",
     "operators.entries.split_by_entry": "conn_id events mapping=None",
-    "transfers.sql_to_events.SqlToEventsOperator": f"* {FROM_SQL} {DELIVERY[2:]}",
+    "transfers.sql_to_events.SqlToEventsOperator": f"* {FROM_SQL} {EVENTS}",
     "transfers.sql_to_entries.SqlToEntriesOperator": f"* {FROM_SQL} {DELIVERY[2:]}",
     "sensors.entry.EntryExistsSensor": "* conn_id identity=None identities=None require='all' deferrable=False "
     "checkpoint_path=None",

@@ -35,6 +35,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay; prints the report as JSON. Returns 0 after a success, 1 otherwise."""
+    from airflow_provider_events.delivery.options import DeliveryOptions
     from airflow_provider_events.hooks.base import EventsHook
     from airflow_provider_events.sources.jsonl import LineRecords
     from airflow_provider_events.sources.mapping import EventMapping
@@ -46,9 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
             hook = asyncio.run(EventsHook.afor_connection(arguments.conn_id, _connection(arguments.conn_id)))
             report = hook.deliver_source(
                 LineRecords(arguments.file, hook.conn_type, mapping),
+                DeliveryOptions(max_rejected=arguments.max_rejected, dry_run=arguments.dry_run),
                 rejected_path=arguments.rejected_path,
-                max_rejected=arguments.max_rejected,
-                dry_run=arguments.dry_run,
             )
     except EventsError as error:
         print(error, file=sys.stderr)

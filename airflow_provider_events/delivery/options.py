@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, TypedDict, get_args
 
 from airflow_provider_events.events import DeliveryReport
 from airflow_provider_events.exceptions import ConfigurationError, TooManyRejected
+from airflow_provider_events.shown import did_you_mean
 
-__all__ = ["DeliveryOptions", "MissingEntryPolicy", "Ordering", "SourceChangedPolicy"]
+__all__ = ["DeliveryKeywords", "DeliveryOptions", "MissingEntryPolicy", "Ordering", "SourceChangedPolicy"]
 
 MissingEntryPolicy = Literal["reject", "skip", "fail", "wait"]
 Ordering = Literal["none", "identity"]
@@ -18,6 +20,9 @@ SourceChangedPolicy = Literal["restart", "fail"]
 @dataclass(frozen=True, slots=True)
 class DeliveryOptions:
     """Delivery options; None means the connection's value, else the vendor's.
+
+    The only list of them: `EventsHook.deliver` and the batch operators take what stands here. Type checkers see them by
+    `DeliveryKeywords` below.
 
     :param on_missing_entry: an event whose customer has no entry is rejected, skipped, ends the delivery (`"fail"`), or
         is held and tried again (`"wait"`) while the others go on.
@@ -69,6 +74,23 @@ class DeliveryOptions:
             ):
                 raise ConfigurationError(f"{name} has to be a number above 0, not {value!r}")
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """What the options are called."""
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], others: Iterable[str] = ()) -> Self:
+        """The options that keyword arguments give.
+
+        :param others: what else may be given beside them, for the nearest neighbour of an unknown one.
+        :raises ConfigurationError: one is unknown or wrong.
+        """
+        for name in given:
+            if name not in cls.names():
+                raise ConfigurationError(f"{name} is no option; {did_you_mean(name, [*cls.names(), *others])}")
+        return cls(**given)
+
     def check_rejections(self, report: DeliveryReport) -> None:
         """Whether the accounts of a finished delivery are a success.
 
@@ -83,3 +105,17 @@ class DeliveryOptions:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in list(report.reasons.items())[:3])
         limit = "none was delivered" if rejected <= bound else f"max_rejected={allowed}"
         raise TooManyRejected(f"{rejected} of {report.read} events were rejected ({limit}): {reasons}", report=report)
+
+
+class DeliveryKeywords(TypedDict, total=False):
+    """`DeliveryOptions` as keyword arguments."""
+
+    on_missing_entry: MissingEntryPolicy
+    missing_entry_timeout: float
+    max_rejected: int | float
+    batch_size: int | None
+    max_in_flight: int | None
+    requests_per_minute: float | None
+    ordering: Ordering
+    on_source_changed: SourceChangedPolicy
+    dry_run: bool

@@ -7,7 +7,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 from airflow_provider_events._compat import BaseHook, get_async_connection, hook_class_of, mask_secret
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_events._compat import Connection
     from airflow_provider_events.delivery.checkpoint import CheckpointStore
     from airflow_provider_events.delivery.job import Codec, Delivery
+    from airflow_provider_events.delivery.options import DeliveryKeywords, DeliveryOptions
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.http.contract import Endpoint
     from airflow_provider_events.redaction import Redactor
@@ -222,22 +223,30 @@ class EventsHook(BaseHook):
         events: Iterable[Event | Mapping[str, Any]],
         *,
         mapping: EventMapping | Mapping[str, Any] | None = None,
-        **options: Any,
+        rejected_path: str | None = None,
+        sent_at: datetime | None = None,
+        **options: Unpack[DeliveryKeywords],
     ) -> DeliveryReport:
         """Deliver many events from a list or a generator; memory stays flat.
 
         :param mapping: with one, `events` are plain rows.
-        :param options: those of `DeliveryOptions`, and `rejected_path`.
+        :param rejected_path: URI or local path of a `.jsonl` file for rejected events, or of a folder for such files.
+        :param sent_at: the time of events that have none. Default: now.
+        :param options: see `DeliveryOptions`.
+        :raises ConfigurationError: an option is unknown or wrong.
         :raises DeliveryError: with the accounts so far as its `report`.
         """
+        from airflow_provider_events.delivery.options import DeliveryOptions
         from airflow_provider_events.sources.rows import EventRecords
 
-        return self.deliver_source(EventRecords(events, mapping), **options)
+        wanted = DeliveryOptions.of(options, ("mapping", "rejected_path", "sent_at"))
+        return self.deliver_source(EventRecords(events, mapping), wanted, rejected_path=rejected_path, sent_at=sent_at)
 
     @final
     def deliver_source(
         self,
         source: Source,
+        options: DeliveryOptions | None = None,
         *,
         codec: Codec | None = None,
         rejected_path: str | None = None,
@@ -245,7 +254,6 @@ class EventsHook(BaseHook):
         sent_at: datetime | None = None,
         fingerprint: str = "",
         store: CheckpointStore | None = None,
-        **options: Any,
     ) -> DeliveryReport:
         """Deliver the records of a source; see `deliver`.
 
@@ -267,7 +275,7 @@ class EventsHook(BaseHook):
         from airflow_provider_events.hooks.sending import limits_of
         from airflow_provider_events.http import open_transport
 
-        wanted = DeliveryOptions(**options)
+        wanted = options or DeliveryOptions()
         limits, quota = limits_of(self, wanted)
         sent_at = parse_time(sent_at or datetime.now(UTC), "sent_at")
         endpoint = self.endpoint(limits.max_in_flight)

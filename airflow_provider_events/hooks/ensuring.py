@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.values import filled
 
@@ -19,17 +21,29 @@ __all__ = ["ensure_entries"]
 REMEMBERED = 100_000
 
 
-def ensure_entries(hook: EventsHook, source: Source, attributes: Mapping[str, Any], **options: Any) -> DeliveryReport:
+def ensure_entries(
+    hook: EventsHook,
+    source: Source,
+    attributes: Mapping[str, Any],
+    options: DeliveryOptions,
+    sent_at: datetime | None = None,
+) -> DeliveryReport:
     """Upsert the customer of each event; those that are rejected are left to the delivery of the events.
 
     :param attributes: given to every entry; Bloomreach takes none without at least one.
-    :param options: as in `EventsHook.deliver_source`.
+    :param options: of the delivery of the events; its size and pace are the upserts' as well.
+    :param sent_at: as in `EventsHook.deliver_source`.
     :raises ConfigurationError: the vendor documents no upsert.
     :raises DeliveryError: as from a delivery; `TooManyRejected` where not one entry was accepted.
     """
     customers = _Customers(source, attributes)
-    everything = 2**63 - 1  # more than that cannot be rejected
-    return hook.deliver_source(customers, codec=hook.vendor.upserts(), max_rejected=everything, **options)
+    upserts = DeliveryOptions(
+        max_rejected=2**63 - 1,  # more than that cannot be rejected
+        batch_size=options.batch_size,
+        max_in_flight=options.max_in_flight,
+        requests_per_minute=options.requests_per_minute,
+    )
+    return hook.deliver_source(customers, upserts, codec=hook.vendor.upserts(), sent_at=sent_at)
 
 
 class _Customers:

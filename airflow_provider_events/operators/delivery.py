@@ -6,8 +6,9 @@ import hashlib
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -24,23 +25,32 @@ from airflow_provider_events.exceptions import ConfigurationError, DeliveryInter
 from airflow_provider_events.frames import final
 from airflow_provider_events.hooks.files import safe_name
 from airflow_provider_events.operators.checkpoints import ClearPolicy, check_clear_policy
+from airflow_provider_events.operators.options import names_options, without_options
 from airflow_provider_events.operators.paths import GivenPath
 from airflow_provider_events.operators.templated import boolean, is_templated, number
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
     from airflow_provider_events.delivery.job import Codec
-    from airflow_provider_events.delivery.options import MissingEntryPolicy, Ordering, SourceChangedPolicy
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.events import DeliveryReport
     from airflow_provider_events.hooks.base import EventsHook
     from airflow_provider_events.operators.checkpoints import FileCheckpoints, StateStoreCheckpoints
 
-__all__ = ["DeliveryOperator", "config_option", "dag_run_start", "fail_without_retry", "one_line", "task_name"]
+__all__ = [
+    "DeliveryOperator",
+    "EventDeliveryOperator",
+    "config_option",
+    "dag_run_start",
+    "fail_without_retry",
+    "one_line",
+    "task_name",
+]
 
 log = logging.getLogger(__name__)
 
 EmptyPolicy = Literal["succeed", "skip", "fail"]
+TEMPLATED_OPTIONS: Mapping[str, Callable[[Any, str], Any]] = {"max_rejected": number, "dry_run": boolean}
 NO_CHECKPOINT = "a retry or a clear of this task sends every row again: no checkpoint is kept"
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -54,78 +64,50 @@ class DeliveryOperator(BaseOperator):
     """Base of the operators that deliver many events. The connection's type decides the vendor.
 
     :param conn_id: connection of type embeddables, vibetrace, webengage or bloomreach (templated).
-    :param on_missing_entry: an event whose customer has no entry is rejected, skipped, ends the delivery (`"fail"`), or
-        is held and tried again (`"wait"`) while the others go on.
-    :param missing_entry_timeout: seconds after which a held event is rejected.
-    :param max_rejected: how many events (int) or what share of them (float below 1) may be rejected. Everything
-        deliverable is delivered first; then the task fails without a retry (templated).
     :param rejected_path: folder, or `.jsonl` file, for the rejected events: a local path or a URI of Airflow's object
         storage (templated). Default: Airflow's `[events] rejected_path`, else none.
-    :param batch_size: events per request. Default: the connection's, else what the vendor takes.
-    :param max_in_flight: requests waiting for an answer at once. Default: the connection's, else the vendor's.
-    :param requests_per_minute: upper bound of the request rate. Default: the connection's, else the vendor's quota.
-    :param ordering: `"identity"`: the events of one identity never overtake each other.
-    :param on_source_changed: when a retry finds other rows than an earlier try settled: `"restart"` or `"fail"`.
     :param resume_after_clear: what a person's clear does after a try that did not come to its end: `"unfinished"` or
         True go on from its checkpoint, as a retry does; False sends every row again. After a finished one, a clear
         starts over in any case.
     :param checkpoint_path: folder for checkpoints before Airflow 3.3, which keeps them itself: a local path or a URI
         (templated). Default: Airflow's `[events] checkpoint_path`, else none.
-    :param ensure_entry: create the customers' entries first where they are missing, by upserts: True, or a mapping of
-        attributes that each of them gets. Vibetrace, WebEngage, Bloomreach; rows are read twice.
     :param on_empty: what a source without a single row makes of the task: `"succeed"`, `"skip"`, or `"fail"`, which
         Airflow's retries apply to.
-    :param dry_run: read, map, validate and encode, but send nothing (templated).
+    :param options: each of `DeliveryOptions` by its name; `max_rejected` and `dry_run` are templated.
     :raises ConfigurationError: at DAG parse, naming the option; for a template, when the task starts.
     """
 
     template_fields: Sequence[str] = ("conn_id", "max_rejected", "dry_run", "rejected_path", "checkpoint_path")
 
+    max_rejected: Any
+    dry_run: Any  # hides a method of Airflow's that only `airflow tasks test --dry-run` of Airflow 2 calls
+
+    @names_options
     def __init__(
         self,
         *,
         conn_id: str,
-        on_missing_entry: MissingEntryPolicy = "reject",
-        missing_entry_timeout: float = 900,
-        max_rejected: int | float | str = 0,
         rejected_path: str | None = None,
-        batch_size: int | None = None,
-        max_in_flight: int | None = None,
-        requests_per_minute: float | None = None,
-        ordering: Ordering = "none",
-        on_source_changed: SourceChangedPolicy = "restart",
         resume_after_clear: ClearPolicy = "unfinished",
         checkpoint_path: str | None = None,
-        ensure_entry: bool | Mapping[str, Any] = False,
         on_empty: EmptyPolicy = "succeed",
-        dry_run: bool | str = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**without_options(self, kwargs))
         self.conn_id = conn_id
         self.rejected_path = rejected_path
         self._rejected_path = GivenPath("rejected_path", rejected_path)
         self.checkpoint_path = checkpoint_path
         self._checkpoint_path = GivenPath("checkpoint_path", checkpoint_path)
         self.resume_after_clear = resume_after_clear
-        self.ensure_entry = ensure_entry
-        self.max_rejected = max_rejected
         self.on_empty = on_empty
-        # Hides a method of Airflow's that only `airflow tasks test --dry-run` of Airflow 2 calls.
-        self.dry_run: Any = dry_run
-        self.delivery_options: dict[str, Any] = {
-            "on_missing_entry": on_missing_entry,
-            "missing_entry_timeout": missing_entry_timeout,
-            "batch_size": batch_size,
-            "max_in_flight": max_in_flight,
-            "requests_per_minute": requests_per_minute,
-            "ordering": ordering,
-            "on_source_changed": on_source_changed,
-        }
+        self.delivery_options = {field.name: kwargs.get(field.name, field.default) for field in fields(DeliveryOptions)}
+        for name in TEMPLATED_OPTIONS:
+            setattr(self, name, self.delivery_options.pop(name))
         if on_empty not in get_args(EmptyPolicy):
             raise ConfigurationError(f"on_empty has to be one of {', '.join(get_args(EmptyPolicy))}, not {on_empty!r}")
         check_clear_policy(resume_after_clear)
-        self._options(parsing=True)
+        self._options({name for name in TEMPLATED_OPTIONS if is_templated(getattr(self, name))})
         self._hook: EventsHook | None = None
 
     @one_line
@@ -146,17 +128,16 @@ class DeliveryOperator(BaseOperator):
             )
             options = self._options()
             try:
-                if self.ensure_entry and not options["dry_run"]:
-                    self._ensure(hook, dag_run_start(context))
+                self.before_delivery(hook, context, options)
                 report = hook.deliver_source(
                     self.source(hook),
+                    options,
                     codec=self.codec(hook),
                     rejected_path=self._rejected_path.checked(self.rejected_path) or config_option("rejected_path"),
                     rejected_name=f"{name}/try_{ti.try_number}.jsonl",
                     sent_at=dag_run_start(context),
-                    fingerprint=self._fingerprint(task_key(ti)),
+                    fingerprint=self._fingerprint(task_key(ti), options),
                     store=store,
-                    **options,
                 )
             except AirflowTaskTimeout:
                 self._account(ti, hook, store)
@@ -178,6 +159,9 @@ class DeliveryOperator(BaseOperator):
             except Exception as error:
                 self.log.warning("the report could not be pushed as an XCom (%s)", type(error).__name__)
 
+    def before_delivery(self, hook: EventsHook, context: Context, options: DeliveryOptions) -> None:
+        """What is to be done before the first event is sent: nothing."""
+
     @abstractmethod
     def source(self, hook: EventsHook) -> Source:
         """The records to deliver."""
@@ -195,15 +179,15 @@ class DeliveryOperator(BaseOperator):
         if self._hook is not None:
             self._hook.stop()
 
-    def _options(self, parsing: bool = False) -> dict[str, Any]:
-        """Those of `DeliveryOptions`, with what the templates gave; at DAG parse there is nothing to check of these."""
-        options = dict(self.delivery_options)
-        for name, read in (("max_rejected", number), ("dry_run", boolean)):
-            value = getattr(self, name)
-            if not (parsing and is_templated(value)):
-                options[name] = read(value, name)
-        DeliveryOptions(**options)
-        return options
+    def _options(self, unknown: Collection[str] = ()) -> DeliveryOptions:
+        """With what the templates gave.
+
+        :param unknown: options of which nothing is known before their templates are rendered.
+        """
+        rendered = {
+            name: read(getattr(self, name), name) for name, read in TEMPLATED_OPTIONS.items() if name not in unknown
+        }
+        return DeliveryOptions(**self.delivery_options, **rendered)
 
     def _nothing_came(self, report: DeliveryReport) -> None:
         if self.on_empty == "succeed":
@@ -212,18 +196,34 @@ class DeliveryOperator(BaseOperator):
             raise SourceError("on_empty='fail': the source gave no rows")
         raise AirflowSkipException("on_empty='skip': the source gave no rows")
 
-    def _ensure(self, hook: EventsHook, sent_at: datetime | None) -> None:
+    def _fingerprint(self, task: list[str], options: DeliveryOptions) -> str:
+        """Changes whenever the settled rows of an earlier try would not mean the same any more."""
+        decisive = [task, self.conn_id, self.query(), options.on_missing_entry]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class EventDeliveryOperator(DeliveryOperator):
+    """Base of the operators that deliver events, and may create their customers' entries first.
+
+    :param ensure_entry: create the customers' entries first where they are missing, by upserts: True, or a mapping of
+        attributes that each of them gets. Vibetrace, WebEngage, Bloomreach; rows are read twice.
+
+    For the other parameters see `DeliveryOperator`.
+    """
+
+    def __init__(self, *, ensure_entry: bool | Mapping[str, Any] = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ensure_entry = ensure_entry
+
+    def before_delivery(self, hook: EventsHook, context: Context, options: DeliveryOptions) -> None:
+        """Create the entries, unless it is a dry run."""
+        if not self.ensure_entry or options.dry_run:
+            return
         from airflow_provider_events.hooks.ensuring import ensure_entries
 
         attributes = self.ensure_entry if isinstance(self.ensure_entry, Mapping) else {}
-        bounds = {name: self.delivery_options[name] for name in ("batch_size", "max_in_flight", "requests_per_minute")}
-        report = ensure_entries(hook, self.source(hook), attributes, sent_at=sent_at, **bounds)
+        report = ensure_entries(hook, self.source(hook), attributes, options, dag_run_start(context))
         self.log.info("%d entries ensured, %d refused", report.delivered, report.rejected)
-
-    def _fingerprint(self, task: list[str]) -> str:
-        """Changes whenever the settled rows of an earlier try would not mean the same any more."""
-        decisive = [task, self.conn_id, self.query(), self.delivery_options["on_missing_entry"]]
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @contextmanager

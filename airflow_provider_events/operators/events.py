@@ -7,7 +7,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events._compat import BaseOperator
-from airflow_provider_events.operators.delivery import DeliveryOperator, dag_run_start, fail_without_retry, one_line
+from airflow_provider_events.operators.delivery import (
+    EventDeliveryOperator,
+    dag_run_start,
+    fail_without_retry,
+    one_line,
+)
 from airflow_provider_events.operators.paths import GivenPath
 from airflow_provider_events.operators.redacted import CountedField, listed
 from airflow_provider_events.operators.templated import is_templated
@@ -94,7 +99,7 @@ class SendEventOperator(BaseOperator):
             self._hook.stop()
 
 
-class SendEventsOperator(DeliveryOperator):
+class SendEventsOperator(EventDeliveryOperator):
     """Sends a list of events, from an XCom or as it stands in the DAG file.
 
     :param events: dictionaries with the fields of `Event`, or an XComArg or template that gives them; or the path or
@@ -102,11 +107,11 @@ class SendEventsOperator(DeliveryOperator):
     :param mapping: with one, `events` are plain rows, and it says which column is what (templated). Of a file of
         rejected events it makes those rows events that never were; without it, the mapping they were rejected under.
 
-    For the other parameters see `DeliveryOperator`.
+    For the other parameters see `EventDeliveryOperator`.
     """
 
     events = CountedField()
-    template_fields: Sequence[str] = ("events", "mapping", *DeliveryOperator.template_fields)
+    template_fields: Sequence[str] = ("events", "mapping", *EventDeliveryOperator.template_fields)
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import InvalidEvent, MappingError
-from airflow_provider_events.shown import shown, shown_names
+from airflow_provider_events.shown import did_you_mean, shown, shown_names
 from airflow_provider_events.values import kind, refuse_infinity, whole_number
 
 __all__ = ["EventMapping", "RowMapper", "event_id", "identifier"]
@@ -241,10 +241,5 @@ def _explain(fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(where, EventMapping.model_fields, 1)
-        message = (
-            f"not an option; did you mean {near[0]!r}?"
-            if near
-            else (f"not an option; there are {', '.join(EventMapping.model_fields)}")
-        )
+        message = f"not an option; {did_you_mean(where, EventMapping.model_fields)}"
     return f"mapping: {where}: {message}" if where else f"mapping: {message}"

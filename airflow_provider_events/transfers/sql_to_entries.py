@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events.operators.entries import entry_mapping
-from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
+from airflow_provider_events.transfers.sql_to_events import SqlDeliveryOperator
 
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.job import Codec
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["SqlToEntriesOperator"]
 
 
-class SqlToEntriesOperator(SqlToEventsOperator):
+class SqlToEntriesOperator(SqlDeliveryOperator):
     """Creates or updates the entry of each row's customer: Vibetrace, WebEngage, Bloomreach.
 
     :param mapping: which column is what, as in `UpsertEntryOperator`.
 
-    For the other parameters see `SqlToEventsOperator`.
+    For the other parameters see `SqlDeliveryOperator` and `DeliveryOperator`.
     """
 
     mapping: Mapping[str, Any]

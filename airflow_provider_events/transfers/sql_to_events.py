@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_events._compat import BaseHook
 from airflow_provider_events.exceptions import ConfigurationError
-from airflow_provider_events.operators.delivery import DeliveryOperator
+from airflow_provider_events.operators.delivery import DeliveryOperator, EventDeliveryOperator
 from airflow_provider_events.operators.templated import is_templated
 from airflow_provider_events.sources.mapping import EventMapping
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.hooks.base import EventsHook
 
-__all__ = ["SqlToEventsOperator"]
+__all__ = ["SqlDeliveryOperator", "SqlToEventsOperator"]
 
 
-class SqlToEventsOperator(DeliveryOperator):
-    """Sends one event for each row of a query.
+class SqlDeliveryOperator(DeliveryOperator):
+    """Base of the operators that deliver the rows of a query.
 
     :param sql: the query, or the name of a `.sql` file (templated).
     :param sql_conn_id: connection of any database whose hook is a `DbApiHook` (templated).
@@ -95,3 +95,10 @@ class SqlToEventsOperator(DeliveryOperator):
     def query(self) -> Any:
         """Query, parameters, key and mapping."""
         return [self.sql_conn_id, self.sql, self.parameters, self.key_column, self.event_mapping().model_dump()]
+
+
+class SqlToEventsOperator(SqlDeliveryOperator, EventDeliveryOperator):
+    """Sends one event for each row of a query.
+
+    For the parameters see `SqlDeliveryOperator`, `EventDeliveryOperator` and `DeliveryOperator`.
+    """

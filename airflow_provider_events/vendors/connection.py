@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_events.exceptions import ConfigurationError
+from airflow_provider_events.shown import did_you_mean
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
@@ -176,9 +176,9 @@ def read_extra(values: ConnectionValues, fields: Sequence[ExtraField], label: st
     known = {extra.name: extra for extra in fields}
     for name in values.extra:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise ConfigurationError(f"connection {conn_id!r}: unknown extra key {str(name)!r}; {hint}")
+            raise ConfigurationError(
+                f"connection {conn_id!r}: unknown extra key {str(name)!r}; {did_you_mean(name, known)}"
+            )
     read = {}
     for name, extra in known.items():
         try:

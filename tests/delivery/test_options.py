@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
-from airflow_provider_events.delivery.options import DeliveryOptions
+from airflow_provider_events.delivery.options import DeliveryKeywords, DeliveryOptions
 from airflow_provider_events.events import DeliveryReport
 from airflow_provider_events.exceptions import ConfigurationError, TooManyRejected
 
@@ -61,6 +61,19 @@ def test_a_bad_option_is_named_with_what_it_got(option: str, value: Any) -> None
         DeliveryOptions(**{option: value})
     assert option in str(caught.value)
     assert repr(value) in str(caught.value)
+
+
+def test_type_checkers_see_each_option_as_it_is() -> None:
+    assert get_type_hints(DeliveryKeywords) == get_type_hints(DeliveryOptions)
+    assert list(DeliveryKeywords.__annotations__) == list(DeliveryOptions.names())
+
+
+def test_keyword_arguments_are_options() -> None:
+    assert DeliveryOptions.of({"batch_size": 3, "dry_run": True}) == DeliveryOptions(batch_size=3, dry_run=True)
+    with pytest.raises(ConfigurationError, match=r"max_rejcted is no option; did you mean 'max_rejected'\?"):
+        DeliveryOptions.of({"max_rejcted": 3})
+    with pytest.raises(ConfigurationError, match=r"mappin is no option; did you mean 'mapping'\?"):
+        DeliveryOptions.of({"mappin": {}}, ["mapping"])
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,14 @@ from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.delivery.pacing import RateLimiter
 from airflow_provider_events.events import DeliveryReport, Receipt
 from airflow_provider_events.get_provider_info import get_provider_info
-from airflow_provider_events.operators.delivery import DeliveryOperator
+from airflow_provider_events.operators.delivery import DeliveryOperator, EventDeliveryOperator
 from airflow_provider_events.operators.entries import FilterByEntryOperator, UpsertEntryOperator
 from airflow_provider_events.operators.events import SendEventOperator, SendEventsOperator
 from airflow_provider_events.sensors.entry import EntryExistsSensor
 from airflow_provider_events.sources import cursors
 from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.transfers.sql_to_entries import SqlToEntriesOperator
-from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
+from airflow_provider_events.transfers.sql_to_events import SqlDeliveryOperator, SqlToEventsOperator
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
 from tests.docs.pages import DOCS, FILES, ROOT, anchors, code, links, rows, section
 
@@ -84,7 +84,7 @@ def test_the_options_and_their_defaults_are_those_of_the_operators() -> None:
     cells = [(code(names), default) for names, default, _ in rows(section("delivery", "Options"))]
     shown = {name: default for names, default in cells for name in names}
     parameters: dict[str, inspect.Parameter] = {}
-    for operator in (SqlToEventsOperator, SendEventsOperator, DeliveryOperator):
+    for operator in (SqlDeliveryOperator, SendEventsOperator, EventDeliveryOperator, DeliveryOperator):
         parameters |= inspect.signature(operator).parameters
     assert set(shown) == set(parameters) - {"kwargs"}
     for name, default in shown.items():

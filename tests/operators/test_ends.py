@@ -20,6 +20,7 @@ from aiohttp import web
 
 from airflow_provider_events._compat import AirflowTaskTimeout
 from airflow_provider_events.delivery import runtime
+from airflow_provider_events.delivery.options import Ordering
 from airflow_provider_events.exceptions import DeliveryInterrupted, EventsError, SourceError
 from airflow_provider_events.hooks.base import EventsHook
 from airflow_provider_events.operators.entries import FilterByEntryOperator
@@ -69,7 +70,7 @@ def context() -> Any:
 @pytest.mark.parametrize("ordering", ["none", "identity"])
 @pytest.mark.parametrize("error", [RuntimeError("the generator's own"), SourceError("the database went away")])
 def test_what_was_read_before_the_source_failed_is_sent(
-    error: Exception, ordering: str, good: int, connections: Any
+    error: Exception, ordering: Ordering, good: int, connections: Any
 ) -> None:
     hook = EventsHook.for_connection("bloomreach_default")
     with pytest.raises(type(error)) as caught:

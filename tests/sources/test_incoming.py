@@ -16,6 +16,7 @@ import pendulum
 import pytest
 
 from airflow_provider_events.delivery.encoding import prepare
+from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.events import NOBODY, Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
 from airflow_provider_events.hooks.base import EventsHook
@@ -301,7 +302,8 @@ def test_a_large_whole_number_is_rejected_by_name_and_kept(connections: Any, tmp
     path, rejected = tmp_path / "events.jsonl", tmp_path / "rejected.jsonl"
     path.write_bytes(GOOD % str(2**64).encode() + GOOD % b"1")
     hook = EventsHook.for_connection("bloomreach_default")
-    report = hook.deliver_source(LineRecords(str(path), "bloomreach"), rejected_path=str(rejected), max_rejected=1)
+    options = DeliveryOptions(max_rejected=1)
+    report = hook.deliver_source(LineRecords(str(path), "bloomreach"), options, rejected_path=str(rejected))
     assert (report.delivered, report.rejected) == (1, 1)
     (line,) = map(json.loads, rejected.read_text().splitlines())
     assert line["field"] == "properties.n"
@@ -564,7 +566,9 @@ def test_an_upsert_without_a_mapping_leaves_missing_values_out(vendor: str, conn
 
 def test_an_entry_that_is_ensured_keeps_what_has_no_value_here(connections: Any) -> None:
     source = EventRecords([event("bloomreach")])
-    ensure_entries(EventsHook.for_connection("bloomreach_default"), source, {"city": "Cluj", "street": None})
+    ensure_entries(
+        EventsHook.for_connection("bloomreach_default"), source, {"city": "Cluj", "street": None}, DeliveryOptions()
+    )
     (seen,) = connections.requests("bloomreach")
     assert "Cluj" in str(seen.body)
     assert "street" not in str(seen.body)
