@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
@@ -17,10 +18,61 @@ __all__ = ["few_collections", "on_own_loop"]
 LONGEST_END_SECONDS = 40.0  # draining, a last checkpoint, closing a source: each has a bound of its own
 CLOSE_SECONDS = 1.0
 NEW_OBJECTS = 10_000  # that are left, before the garbage collector looks at them
-_thresholds: list[tuple[int, ...]] = []
-_thresholds_lock = threading.Lock()
-_frozen_by_host = False
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class _Marker:
+    """What the garbage collector tracks."""
+
+
+class _Collector:
+    """The garbage collector's settings, for all deliveries of the process that run at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        self._before: tuple[int, ...] = ()
+        self._set: tuple[int, ...] = ()
+        self._marker: _Marker | None = None
+
+    def rest(self) -> None:
+        """A delivery begins."""
+        with self._lock:
+            self._running += 1
+            if self._running > 1:
+                if self._ours():
+                    self._freeze()
+                return
+            self._before = threshold, *others = gc.get_threshold()
+            self._set = (max(threshold, NEW_OBJECTS) if threshold else 0, *others)  # 0 turns it off
+            gc.set_threshold(*self._set)
+            if not gc.get_freeze_count():
+                self._freeze()
+
+    def work(self) -> None:
+        """A delivery has ended: after the last one, everything is as it was, but for what the host has changed."""
+        with self._lock:
+            self._running -= 1
+            if self._running:
+                return
+            if self._ours():
+                gc.unfreeze()
+            self._marker = None
+            if gc.get_threshold() == self._set:
+                gc.set_threshold(*self._before)
+
+    def _freeze(self) -> None:
+        gc.freeze()
+        self._marker = _Marker()
+
+    def _ours(self) -> bool:
+        """Whether nobody else has frozen anything: that would have taken the marker along."""
+        return self._marker is not None and any(one is self._marker for one in gc.get_objects())
+
+
+_collector = _Collector()
 
 
 @contextmanager
@@ -28,27 +80,14 @@ def few_collections() -> Iterator[None]:
     """Let the garbage collector run seldom, and spare it what is in memory already.
 
     Rows by the million would make it run all the time, and each full run would look at all of Airflow again.
-    Where the host has frozen its memory (to share it with its children), that stays as it is: a part cannot be thawed.
+    Where the host freezes its memory (to share it with its children), before or meanwhile, that stays as it is: a part
+    cannot be thawed.
     """
-    global _frozen_by_host
-    with _thresholds_lock:
-        if not _thresholds:  # the first of those that run at the same time
-            _frozen_by_host = gc.get_freeze_count() > 0
-        threshold, *others = gc.get_threshold()
-        _thresholds.append((threshold, *others))
-        if threshold:  # 0 turns it off
-            gc.set_threshold(max(threshold, NEW_OBJECTS), *others)
-        if not _frozen_by_host:
-            gc.freeze()
+    _collector.rest()
     try:
         yield
     finally:
-        with _thresholds_lock:
-            before = _thresholds.pop()
-            if not _thresholds:  # the last of those that run at the same time
-                if not _frozen_by_host:
-                    gc.unfreeze()
-                gc.set_threshold(*before)
+        _collector.work()
 
 
 def on_own_loop(
@@ -77,11 +116,17 @@ def on_own_loop(
         return await main()
 
     def work() -> None:
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
-            try:
-                result.set_result(runner.run(run()))
-            except BaseException as error:  # carried to the waiting thread, whatever it is
-                result.set_exception(error)
+        try:
+            with asyncio.Runner(loop_factory=_new_loop) as runner:
+                try:
+                    result.set_result(runner.run(run()))
+                except BaseException as error:  # carried to the waiting thread, whatever it is
+                    result.set_exception(error)
+        except BaseException as error:
+            if result.done():  # what `main` did stands
+                log.warning("the event loop of a delivery could not be closed (%s)", type(error).__name__)
+            else:
+                result.set_exception(error)  # there is none
 
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(work,), name="events-delivery", daemon=True)
@@ -92,8 +137,9 @@ def on_own_loop(
         if not result.done():
             (stop or cancel.result(LONGEST_END_SECONDS))()
             wait([result], LONGEST_END_SECONDS)
-            thread.join(CLOSE_SECONDS)
         raise
+    finally:
+        thread.join(CLOSE_SECONDS)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

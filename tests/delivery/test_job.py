@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_events.contract import Answer, Request
+from airflow_provider_events.delivery import runtime
 from airflow_provider_events.delivery.job import Delivery
 from airflow_provider_events.delivery.pacing import RetryPolicy
-from airflow_provider_events.delivery.runtime import on_own_loop
+from airflow_provider_events.delivery.runtime import few_collections, on_own_loop
 from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.exceptions import (
     CredentialsRefused,
@@ -511,6 +512,46 @@ def test_a_result_or_an_error_comes_back_from_the_loop() -> None:
         on_own_loop(fail, lambda: None)
 
 
+def test_the_thread_of_a_loop_has_ended_when_its_result_is_there() -> None:
+    async def own_thread() -> threading.Thread:
+        return threading.current_thread()
+
+    for _ in range(20):
+        assert not on_own_loop(own_thread).is_alive()
+
+
+def test_a_loop_that_cannot_be_closed_is_a_warning_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Unclosable(asyncio.SelectorEventLoop):
+        closed = 0
+
+        def close(self) -> None:
+            super().close()
+            self.closed += 1
+            if self.closed == 1:
+                raise OSError(5, "Input/output error")
+
+    async def seven() -> int:
+        return 7
+
+    monkeypatch.setattr(runtime, "_new_loop", Unclosable)
+    assert on_own_loop(seven) == 7
+    assert caplog.messages == ["the event loop of a delivery could not be closed (OSError)"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_loop_that_cannot_be_made_is_an_error_and_no_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> asyncio.AbstractEventLoop:
+        raise OSError(24, "Too many open files")
+
+    async def never() -> None: ...
+
+    monkeypatch.setattr(runtime, "_new_loop", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        on_own_loop(never)
+
+
 def test_the_loop_sees_the_context_of_its_caller() -> None:
     variable = contextvars.ContextVar("variable", default="unset")
     variable.set("set by the caller")
@@ -552,6 +593,54 @@ def test_nothing_stays_frozen_after_a_delivery_where_nothing_was() -> None:
     before = gc.get_freeze_count()
     plain_delivery(accept).run(chunked(rows(25)))
     assert gc.get_freeze_count() == before
+
+
+class Kept:
+    """An object that the garbage collector tracks."""
+
+
+def is_frozen(kept: Kept) -> bool:
+    return not any(one is kept for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("inner", [0, 1, 2])
+@pytest.mark.parametrize("frozen_at", ["before", "within", "within the inner", "after the inner", "never"])
+def test_what_the_host_freezes_at_any_time_stays_frozen(frozen_at: str, inner: int) -> None:
+    def host(moment: str) -> None:
+        if moment == frozen_at:
+            gc.freeze()
+
+    kept = Kept()
+    try:
+        host("before")
+        with few_collections():
+            host("within")
+            for _ in range(inner):
+                with few_collections():
+                    host("within the inner")
+            host("after the inner")
+        wanted = frozen_at != "never" and (inner or frozen_at != "within the inner")
+        assert is_frozen(kept) == bool(wanted)
+    finally:
+        gc.unfreeze()
+
+
+def test_thresholds_are_as_they_were_or_as_the_host_has_set_them() -> None:
+    before = gc.get_threshold()
+    try:
+        first, second = few_collections(), few_collections()
+        first.__enter__()
+        second.__enter__()
+        assert gc.get_threshold() == (runtime.NEW_OBJECTS, *before[1:])
+        first.__exit__(None, None, None)  # those that run at the same time end in any order
+        assert gc.get_threshold() == (runtime.NEW_OBJECTS, *before[1:])
+        second.__exit__(None, None, None)
+        assert gc.get_threshold() == before
+        with few_collections():
+            gc.set_threshold(123, 4, 5)
+        assert gc.get_threshold() == (123, 4, 5)
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_a_delivery_can_be_made_where_a_loop_is_running_already() -> None:
