@@ -11,8 +11,8 @@
     │   ├── CursorError             no   the cursor kept from run to run does not fit the source, or holds no more
     │   └── CursorNotMoved          yes  rows were delivered, and the cursor could not be moved behind them
     └── DeliveryError               yes  the delivery stopped; `report` holds what had happened until then
-        ├── CredentialsRefused      no   the vendor refused the key or the project
-        ├── EndpointRefused         no   URL, certificate or proxy is wrong: what answers is not the vendor
+        ├── CredentialsRefused      no   the vendor refused the key, the project or the URL
+        │   └── EndpointRefused     no   URL, certificate or proxy is wrong: what answers is not the vendor
         ├── EventRejected           no   a single event was rejected
         ├── TooManyRejected         no   more events were rejected than `max_rejected` allows
         ├── EntryMissing            yes  the customer's entry does not exist (yet)
@@ -174,15 +174,16 @@ class DeliveryError(EventsError):
 
 
 class CredentialsRefused(DeliveryError):
-    """The vendor refused the key or the project: every further request would be refused as well."""
+    """The vendor refused the key, the project or the URL: every further request would be refused as well."""
 
     retryable = False
 
 
-class EndpointRefused(DeliveryError):
-    """Not the key is wrong, but where the connection leads: URL, TLS certificate, proxy, or a firewall in between."""
+class EndpointRefused(CredentialsRefused):
+    """Not the key is wrong, but where the connection leads: URL, TLS certificate, proxy, or a firewall in between.
 
-    retryable = False
+    A `CredentialsRefused` all the same, as it was before it had a name: the connection has to be mended either way.
+    """
 
 
 class EventRejected(DeliveryError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_events.exceptions import CredentialsRefused, EndpointRefused, RateLimited, VendorUnavailable
+from airflow_provider_events.exceptions import CredentialsRefused, RateLimited, VendorUnavailable
 from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class AsTheVendorSays(RetryPolicy):
 
     def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
         """What to do after an error; the task's `retries` remain the upper bound."""
-        # The operators see to these two themselves; a hook in a task does not.
-        if isinstance(exception, CredentialsRefused | EndpointRefused):
+        # The operators see to it themselves; a hook in a task does not.
+        if isinstance(exception, CredentialsRefused):
             return RetryDecision.fail(reason=f"connection {exception.conn_id} has to be mended first")
         if isinstance(exception, RateLimited) and exception.retry_after is not None:
             delay = timedelta(seconds=exception.retry_after)

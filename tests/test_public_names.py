@@ -114,7 +114,7 @@ ERRORS = {
     "CursorNotMoved": ("SourceError", True),
     "DeliveryError": ("EventsError", True),
     "CredentialsRefused": ("DeliveryError", False),
-    "EndpointRefused": ("DeliveryError", False),
+    "EndpointRefused": ("CredentialsRefused", False),
     "EventRejected": ("DeliveryError", False),
     "TooManyRejected": ("DeliveryError", False),
     "EntryMissing": ("DeliveryError", True),

@@ -139,7 +139,7 @@ class Sender:
     def _is_final(self, answer: Answer, reading: Outcome, about: About) -> bool:
         """Whether the vendor has spoken of the events; False for what is for later.
 
-        :raises CredentialsRefused, EndpointRefused: no further request can succeed.
+        :raises CredentialsRefused: no further request can succeed.
         """
         if reading.verdict is Verdict.RETRY:
             return False
@@ -190,7 +190,7 @@ class Sender:
         error.retryable = not self._stores
         return error
 
-    def access_denied(self, answer: Answer, outcome: Outcome, about: About) -> CredentialsRefused | EndpointRefused:
+    def access_denied(self, answer: Answer, outcome: Outcome, about: About) -> CredentialsRefused:
         """The error for refused credentials, or for a URL that leads to no vendor."""
         return refusal(answer)(f"{outcome.code}: {outcome.reason}", **self._facts(answer, outcome, about))
 
@@ -199,7 +199,7 @@ class Sender:
         return {"status": answer.status, "code": reading.code, "request_id": request_id}
 
 
-def refusal(answer: Answer) -> type[CredentialsRefused | EndpointRefused]:
+def refusal(answer: Answer) -> type[CredentialsRefused]:
     """Whether the key is refused, or the URL leads to no vendor, by an answer that concerns every request."""
     astray = 300 <= answer.status < 400 or answer.status in (404, 405, 407, 410)
     return EndpointRefused if astray else CredentialsRefused

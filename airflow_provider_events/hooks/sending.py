@@ -92,9 +92,9 @@ def advice(vendor: Vendor, error: EventsError) -> str:
     """Which fields of the connection's form an error may come from; nothing where it comes from none."""
     unheard = isinstance(error, VendorUnavailable) and error.status is None and not isinstance(error, UnknownAnswer)
     leads = {"host"} if unheard or isinstance(error, EndpointRefused) else set()
-    proves = {"login", "password"} if isinstance(error, CredentialsRefused) else set()
+    proves = {"login", "password"} if isinstance(error, CredentialsRefused) and not leads else set()
     fields = [f"{field.label!r} ({field.name})" for field in vendor.standard_fields if field.name in leads | proves]
-    if isinstance(error, CredentialsRefused | EndpointRefused):
+    if isinstance(error, CredentialsRefused):
         fields += [f"{field.label!r} (extra key {field.name!r})" for field in vendor.extra_fields if field.required]
     return f"; in the connection's form look at {', '.join(fields)}" if fields else ""
 
