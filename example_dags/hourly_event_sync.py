@@ -1,19 +1,19 @@
 """A scheduled sync that may be late or repeated without losing or doubling an hour.
 
-Each run reads the rows of one hour, from its start up to but not including its end, so that no row falls between two
-runs or into both. The ends are bound by the driver, never written into the SQL. An hour that failed can be run again.
+Each run reads the rows of one hour by `interval_column`: from its start up to but not including its end, so that no row
+falls between two runs or into both. The query itself has no condition on the time; the bounds are bound by the driver.
+An hour that failed can be run again.
 
 `CronDataIntervalTimetable` is what gives a run its hour: with `schedule="@hourly"`, Airflow 3 starts and ends the
-data interval at the same moment, and such a query would find nothing. Start a run by hand with a logical date.
+data interval at the same moment, and the task says so. Start a run by hand with a logical date.
 
 Switched on, it begins with the last whole hour: nothing is sent of the time before. For earlier hours, and for those
-that passed while Airflow stood still, start a backfill; or let them come by themselves, by `catchup=True` and the
-`start_date` of the first hour that you want.
+that passed while Airflow stood still, start a backfill (`airflow backfill create --dag-id hourly_event_sync …`; Airflow
+2: `airflow dags backfill`); or let them come by themselves, by `catchup=True` and the `start_date` of the first hour
+that you want.
 
-`placed_at` holds local times of the shop here, as text (`2026-03-01 09:30:00`), so the bounds are written just so, and
-the mapping names the zone. Where the column holds moments (`timestamptz`, or UTC), drop the `timezone` and write the
-bounds as `{{ data_interval_start }}`. The markers `:start` are those of SQLite and Oracle; PostgreSQL and MySQL write
-`%(start)s`.
+`placed_at` holds local times of the shop here, and the mapping names the zone. The same DAG reads PostgreSQL's
+`timestamp` and MySQL's `DATETIME`. Where the column holds moments (`timestamptz`, `TIMESTAMP`), drop the `timezone`.
 """
 
 from __future__ import annotations
@@ -47,12 +47,9 @@ with DAG(
         sql="""
             SELECT order_id, customer_id, status, placed_at, total, currency
             FROM orders
-            WHERE placed_at >= :start AND placed_at < :end AND customer_id IS NOT NULL
+            WHERE customer_id IS NOT NULL
         """,
-        parameters={
-            "start": "{{ data_interval_start.in_timezone('Europe/Bucharest').to_datetime_string() }}",
-            "end": "{{ data_interval_end.in_timezone('Europe/Bucharest').to_datetime_string() }}",
-        },
+        interval_column="placed_at",
         key_column="order_id",  # unique and not null: pages by key, no transaction open while the vendor is waited for
         mapping={
             "name": "purchase",

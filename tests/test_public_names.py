@@ -48,7 +48,9 @@ HOOK_OPTIONS = (
     "on_missing_entry='reject' missing_entry_timeout=900.0 max_rejected=0 batch_size=None max_in_flight=None "
     "requests_per_minute=None ordering='none' on_source_changed='restart' dry_run=False"
 )
-FROM_SQL = "sql sql_conn_id mapping parameters=None key_column=None count_rows=False sql_hook_params=None"
+FROM_SQL = (
+    "sql sql_conn_id mapping parameters=None key_column=None interval_column=None count_rows=False sql_hook_params=None"
+)
 CALLED = {
     "events.Event": "name identity timestamp=None properties id=None",
     "events.Receipt": "vendor event_id status reference=None request_id=None requests=1",
@@ -95,10 +97,10 @@ TEMPLATED = {
     "operators.events.SendEventOperator": "conn_id name identity timestamp properties id",
     "operators.events.SendEventsOperator": "events mapping conn_id max_rejected dry_run rejected_path checkpoint_path",
     "sensors.entry.EntryExistsSensor": "identity identities conn_id checkpoint_path",
-    "transfers.sql_to_entries.SqlToEntriesOperator": "sql parameters sql_conn_id mapping key_column conn_id "
-    "max_rejected dry_run rejected_path checkpoint_path",
-    "transfers.sql_to_events.SqlToEventsOperator": "sql parameters sql_conn_id mapping key_column conn_id max_rejected "
-    "dry_run rejected_path checkpoint_path",
+    "transfers.sql_to_entries.SqlToEntriesOperator": "sql parameters sql_conn_id mapping key_column interval_column "
+    "conn_id max_rejected dry_run rejected_path checkpoint_path",
+    "transfers.sql_to_events.SqlToEventsOperator": "sql parameters sql_conn_id mapping key_column interval_column "
+    "conn_id max_rejected dry_run rejected_path checkpoint_path",
 }
 # Error -> its base, and whether Airflow's retries can help.
 ERRORS = {

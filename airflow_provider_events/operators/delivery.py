@@ -119,6 +119,7 @@ class DeliveryOperator(BaseOperator):
         ti = context["ti"]
         name = task_name(ti)
         with fail_without_retry():
+            self.begin(context)
             self._hook = hook = EventsHook.for_connection(self.conn_id)
             store = checkpoint_store(
                 context,
@@ -158,6 +159,9 @@ class DeliveryOperator(BaseOperator):
                 ti.xcom_push(key="return_value", value=hook.report.to_dict())
             except Exception as error:
                 self.log.warning("the report could not be pushed as an XCom (%s)", type(error).__name__)
+
+    def begin(self, context: Context) -> None:
+        """What the run decides about the source, before anything is opened; nothing here."""
 
     def before_delivery(self, hook: EventsHook, context: Context, options: DeliveryOptions) -> None:
         """What is to be done before the first event is sent: nothing."""

@@ -82,12 +82,12 @@ def column_of(wrapped: Wrapped) -> Column:
 
     :raises SourceError: the driver failed.
     """
-    with wrapped.executed(wrapped.ordered().columns_only()) as cursor:
+    with wrapped.executed(wrapped.keyset.columns_only()) as cursor:
         fetch(cursor, None)
         kind = _declared(cursor, wrapped.positions[0])
     if kind is not None:
         return Column(kind)
-    [(least, greatest)] = wrapped.run(wrapped.ordered().range())
+    [(least, greatest)] = wrapped.run(wrapped.keyset.range())
     return Column(None if least is None else ColumnKind.of(least), least, greatest)
 
 

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from airflow_provider_events.exceptions import KeyColumnError, QueryError
+from airflow_provider_events.exceptions import ConfigurationError, KeyColumnError, QueryError
 from airflow_provider_events.shown import shown_names
 from airflow_provider_events.sources.cursors import (
     Access,
@@ -32,7 +32,7 @@ from airflow_provider_events.sources.mysql import MySqlCursor
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-__all__ = ["STYLES", "Keyset", "Limit", "Style", "Wrapped", "comparable", "key_pages", "style_of"]
+__all__ = ["STYLES", "Keyset", "Limit", "Style", "Wrapped", "comparable", "key_pages", "refuse_own_names", "style_of"]
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ FETCH_FIRST = {"oracle", "db2", "ibm_db_sa"}
 # Compare (a, b) > (x, y) by an index on both; the others do so where it is spelled out.
 ROW_VALUES = {"postgresql", "sqlite"}
 
+OWN_NAMES = "events_key_"
 REMEDY = (
     "Name a column that is unique, not null and exact, as an integer, or leave key_column out to read with one cursor."
 )
@@ -129,6 +130,24 @@ class Keyset:
         key = self._quoted(self.key)
         return self._statement(f"SELECT MIN({key}), MAX({key})", "", self._limits)
 
+    def any_where(self, condition: Callable[[str], str]) -> tuple[str, Bound]:
+        """A statement that returns a row if a condition holds anywhere.
+
+        :param condition: SQL; takes the key, quoted.
+        """
+        top, tail = self._limit(1)
+        return self._statement(f"SELECT {top}1", tail, [[condition(self._quoted(self.key))]])
+
+    def how_many_at_most(self, limit: int) -> tuple[str, Bound]:
+        """A statement for the number of rows, which does not count beyond `limit`."""
+        top, tail = self._limit(limit)
+        counted, parameters = self._statement(f"SELECT {top}1 AS one", tail, self._limits)
+        return f"SELECT COUNT(*) FROM (\n{counted}\n) c", parameters
+
+    def unordered(self) -> tuple[str, Bound]:
+        """A statement for all rows, in any order."""
+        return self._statement("SELECT *", "", self._limits)
+
     def rows(self) -> tuple[str, Bound]:
         """A statement for all rows, in order."""
         return self._statement("SELECT *", f" ORDER BY {self._order}", self._limits)
@@ -191,7 +210,7 @@ class Keyset:
         parts = [part for condition in conditions for part in (" AND ", *condition)]
         parts[:1] = [" WHERE "] if parts else []
         values = [part.value for part in parts if isinstance(part, Bind)]
-        keys = {f"events_key_{n}": value for n, value in enumerate(values, start=1)}
+        keys = {f"{OWN_NAMES}{n}": value for n, value in enumerate(values, start=1)}
         parameters = self._beside_own(keys) if keys else self.parameters
 
         read = self.style.reads_percent and parameters is not None
@@ -218,6 +237,7 @@ class Wrapped:
 
     :param names: of columns, in any case.
     :param option: what names them, for errors.
+    :param within: what rows are limited to.
     :ivar columns: of the query; `positions`: of the wanted ones.
     :raises KeyColumnError: a column is not there, or MySQL sorts it otherwise than it compares it.
     """
@@ -231,6 +251,7 @@ class Wrapped:
         parameters: Bound,
         names: Sequence[str],
         option: str,
+        within: Sequence[Limit] = (),
     ) -> None:
         self._access = access
         self._connection = connection
@@ -241,6 +262,10 @@ class Wrapped:
             fetch(cursor, None)
             self.columns = columns_of(cursor)
             self.positions = [_position(self.columns, name, option) for name in names]
+            limited = [_position(self.columns, limit.column, option) for limit in within]
+            self._within = tuple(
+                replace(limit, column=self.columns[at]) for limit, at in zip(within, limited, strict=True)
+            )
             if isinstance(cursor, MySqlCursor):
                 for name, position in zip(names, self.positions, strict=True):
                     if cursor.is_numbered(position):
@@ -248,24 +273,29 @@ class Wrapped:
                             f"{option} {name!r} is an ENUM or SET, which MySQL sorts by its number and compares by its "
                             f"text. {REMEDY}"
                         )
-                self._in_utc = any(map(cursor.is_moment, self.positions))
+                moments = [self.columns[at] for at in (*self.positions, *limited) if cursor.is_moment(at)]
+                self._in_utc = bool(moments)
         if self._in_utc:
-            log.info("%s %s is a TIMESTAMP: the query runs with time_zone '+00:00'", option, ", ".join(names))
+            log.info("%s is a TIMESTAMP: the query runs with time_zone '+00:00'", shown_names(moments[:1]))
             with executed(access, connection, "SET time_zone = '+00:00'", None):
                 pass
 
-    def ordered(self, within: Sequence[Limit] = ()) -> Keyset:
-        """The query in the order of the one column that is wanted, or of the two, within limits."""
-        *leading, key = (self.columns[position] for position in self.positions)
-        limits = tuple(
-            replace(limit, column=self.columns[_position(self.columns, limit.column, self._option)]) for limit in within
-        )
-        return replace(self._query, key=key, leading=leading[0] if leading else None, within=limits)
+    @property
+    def keyset(self) -> Keyset:
+        """The query within its limits, in the order of the one column that is wanted, or of the two."""
+        *leading, key = [self.columns[position] for position in self.positions] or [""]
+        return replace(self._query, key=key, leading=leading[0] if leading else None, within=self._within)
+
+    def count(self, limit: int | None = None) -> int:
+        """The number of rows; `limit` if there are more."""
+        statement = self.keyset.how_many(None) if limit is None else self.keyset.how_many_at_most(limit)
+        [(count,)] = self.run(statement)
+        return int(count)
 
     def run(self, statement: tuple[str, Bound]) -> list[tuple[Any, ...]]:
         """All rows of a statement."""
         with self.executed(statement) as cursor:
-            return fetch(cursor, None)
+            return fetch(cursor, None)  # an unbuffered cursor of MySQL's is free once it was read to its end
 
     @contextmanager
     def executed(self, statement: tuple[str, Bound]) -> Iterator[Any]:
@@ -306,8 +336,8 @@ def key_pages(
     """
     names = [key_column] if leading is None else [leading, key_column]
     with connected(access, sql) as connection:
-        wrapped = Wrapped(hook, access, connection, sql, parameters, names, "key_column")
-        keyset = wrapped.ordered(within)
+        wrapped = Wrapped(hook, access, connection, sql, parameters, names, "key_column", within)
+        keyset = wrapped.keyset
         if wrapped.run(keyset.any_null()):
             raise KeyColumnError(f"key_column {key_column!r} holds NULL, which no page would find. {REMEDY}")
         if on_count:
@@ -356,6 +386,15 @@ def key_pages(
                 yield RowChunk(wrapped.columns, rows)
             first = False
             after = keys[-1] if keys else after
+
+
+def refuse_own_names(parameters: object) -> None:
+    """Make sure that no parameter of a query has a name that values of this package are bound by.
+
+    :raises ConfigurationError: one has.
+    """
+    if isinstance(parameters, Mapping) and any(str(name).startswith(OWN_NAMES) for name in parameters):
+        raise ConfigurationError(f"parameters: names that begin with {OWN_NAMES} are taken; give it another name")
 
 
 def _found_key(row: Sequence[Any]) -> Any:

@@ -26,7 +26,8 @@ from airflow_provider_events.sources.cursors import (
     row_count,
     streaming,
 )
-from airflow_provider_events.sources.keyset import Keyset, key_pages, style_of
+from airflow_provider_events.sources.keyset import Limit, Wrapped, key_pages, refuse_own_names
+from airflow_provider_events.sources.window import Window, limits_of
 from airflow_provider_events.values import kind
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class SqlSource:
     :param chunk_size: rows in a chunk, default 1000.
     :param count_rows: whether the database counts the rows before the first one is read, by one more query; default
         False. The query becomes a subquery then, too.
+    :param window: the interval whose rows are read; default none: all of them. The query becomes a subquery then, too.
     :raises ConfigurationError: `sql` is empty, `parameters` are neither, or `chunk_size` is below 1.
     """
 
@@ -63,6 +65,7 @@ class SqlSource:
         key_column: str | None = None,
         chunk_size: int = 1000,
         count_rows: bool = False,
+        window: Window | None = None,
     ) -> None:
         if chunk_size < 1:
             raise ConfigurationError(f"chunk_size has to be at least 1, not {chunk_size}.")
@@ -71,9 +74,11 @@ class SqlSource:
         if not self._sql:
             raise ConfigurationError("The SQL is empty.")
         self._parameters = _bound(parameters)
+        refuse_own_names(self._parameters)
         self._key_column = key_column
         self._chunk_size = chunk_size
         self._count_rows = count_rows
+        self._window = window
         self.total: int | None = None
 
     @property
@@ -104,17 +109,49 @@ class SqlSource:
         :raises QueryError: while reading: the statement is at fault, its parameters, or a value in its rows.
         :raises SourceError: while reading: the database failed. No message holds a parameter or a value.
         """
-        if self._key_column is not None:
-            return _numbered(self._key_chunks(self._key_column, after, first_row), first_row)
-        if after is not None:
+        if self._key_column is None and after is not None:
             raise ConfigurationError("after needs a key_column.")
-        return _numbered(self._cursor_chunks(), first_row)
+        return _numbered(self._chunks(after, first_row), first_row)
+
+    def count(self, limit: int) -> int:
+        """The number of rows, which the database does not count beyond `limit`.
+
+        :raises SourceError: the database failed.
+        """
+        _, limits = self._limits
+        if limits is None:
+            return 0
+        access = paging(self._hook)
+        with connected(access, self._sql) as connection:
+            return self._wrapped(access, connection, limits).count(limit)
+
+    def _chunks(self, after: Any | None, first_row: int) -> Generator[RowChunk, None, None]:
+        columns, limits = self._limits
+        if limits is None:
+            yield RowChunk(columns, [])
+        elif self._key_column is not None:
+            yield from self._key_chunks(self._key_column, limits, after, first_row)
+        else:
+            yield from self._cursor_chunks(limits)
+
+    @cached_property
+    def _limits(self) -> tuple[tuple[str, ...], tuple[Limit, ...] | None]:
+        """See `limits_of`; the same for each reading."""
+        if self._window is None:
+            return (), ()
+        return limits_of(self._window, self._hook, self._sql, self._parameters)
+
+    def _wrapped(self, access: Access, connection: Any, limits: Sequence[Limit]) -> Wrapped:
+        option = "interval_column"
+        return Wrapped(self._hook, access, connection, self._sql, self._parameters, [], option, limits)
 
     @cached_property
     def _access(self) -> Access:
         return streaming(self._hook) if self._key_column is None else paging(self._hook)
 
-    def _key_chunks(self, key_column: str, after: Any | None, first_row: int) -> Generator[RowChunk, None, None]:
+    def _key_chunks(
+        self, key_column: str, limits: Sequence[Limit], after: Any | None, first_row: int
+    ) -> Generator[RowChunk, None, None]:
         def keep(count: int) -> None:
             self.total = first_row - 1 + count
 
@@ -127,6 +164,7 @@ class SqlSource:
             after=after,
             size=self._chunk_size,
             on_count=keep if self._count_rows else None,
+            within=limits,
         )
         with closing(pages):
             first = next(pages)
@@ -134,10 +172,15 @@ class SqlSource:
             yield first
             yield from pages
 
-    def _cursor_chunks(self) -> Generator[RowChunk, None, None]:
+    def _cursor_chunks(self, limits: Sequence[Limit]) -> Generator[RowChunk, None, None]:
         with connected(self._access, self._sql) as connection:
-            counted = self._counted(connection) if self._count_rows else None
-            with executed(self._access, connection, self._sql, self._parameters) as cursor:
+            wrapped = self._wrapped(self._access, connection, limits) if limits or self._count_rows else None
+            counted = wrapped.count() if wrapped and self._count_rows else None
+            if wrapped and limits:
+                opened = wrapped.executed(wrapped.keyset.unordered())
+            else:
+                opened = executed(self._access, connection, self._sql, self._parameters)
+            with opened as cursor:
                 self._send_lineage(cursor)
                 self.total = row_count(cursor) if counted is None else counted
                 rows = fetch(cursor, self._chunk_size)
@@ -145,14 +188,6 @@ class SqlSource:
                 yield RowChunk(columns, rows)
                 while rows := fetch(cursor, self._chunk_size):
                     yield RowChunk(columns, rows)
-
-    def _counted(self, connection: Any) -> int:
-        style = style_of(connection, self._hook)
-        statement = Keyset(self._sql, self._parameters, "", self._hook.dialect_name, style).how_many(None)
-        with executed(self._access, connection, *statement) as cursor:
-            count: int = fetch(cursor, 2)[0][0]
-            fetch(cursor, 1)  # an unbuffered cursor of MySQL's is free once it was read to its end
-        return count
 
     def _send_lineage(self, cursor: Any = None) -> None:
         """Tell Airflow's lineage of the query; reading through `get_conn` bypasses it. No parameters."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
 import socket
@@ -193,15 +192,6 @@ def check_hours(text: str, sandbox: Sandbox, run_example: RunExample) -> None:
     assert hours_of(sandbox) == {0: 3, 1: 3}
 
 
-def variant(*, zone: bool) -> str:
-    """The example for PostgreSQL and MySQL, changed as it says itself: for local times, or for moments."""
-    text = source("hourly_event_sync").replace("= :start", "= %(start)s").replace("< :end", "< %(end)s")
-    if zone:
-        return text
-    text = re.sub(r'("\{\{ data_interval_(?:start|end))\.in_timezone.*? \}\}"', r'\1 }}"', text)
-    return text.replace('            "timezone": "Europe/Bucharest",\n', "")
-
-
 def test_hourly_sync_sends_each_row_in_exactly_one_run_as_pasted(
     events_sandbox: Sandbox, shop: Path, run_example: RunExample
 ) -> None:
@@ -237,7 +227,8 @@ def test_hourly_sync_on_postgresql(
         f"INSERT INTO orders VALUES {times}",
     )
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", os.environ["AIRFLOW_CONN_WAREHOUSE"])
-    check_hours(variant(zone=False), events_sandbox, run_example)
+    text = source("hourly_event_sync").replace('            "timezone": "Europe/Bucharest",\n', "")
+    check_hours(text, events_sandbox, run_example)
 
 
 @databases("psycopg", "mysqlclient")
@@ -261,7 +252,7 @@ def test_hourly_sync_of_local_times(
         f"INSERT INTO orders VALUES {times}",
     )
     monkeypatch.setenv("AIRFLOW_CONN_SHOP", os.environ["AIRFLOW_CONN_WAREHOUSE"])
-    check_hours(variant(zone=True), events_sandbox, run_example)
+    check_hours(source("hourly_event_sync"), events_sandbox, run_example)
 
 
 def test_hourly_sync_begins_with_the_last_hour_and_needs_no_more_than_the_connections(airflow_database: None) -> None:
