@@ -25,6 +25,7 @@ import pytest
 import airflow_provider_events
 from airflow_provider_events.cli.main import main
 from airflow_provider_events.get_provider_info import get_provider_info
+from airflow_provider_events.vendors.base import registry
 from tests.docs.pages import FILES, ROOT, Block, blocks, spans
 
 PACKAGE = Path(airflow_provider_events.__file__).parent
@@ -208,6 +209,14 @@ def test_documents_can_be_read(block: Block) -> None:
     assert READERS[block.language](block.text)
 
 
+def test_a_commit_is_checked_by_make_lint() -> None:
+    config = READERS["yaml"]((ROOT / ".pre-commit-config.yaml").read_text())
+    assert isinstance(config, dict)
+    ((hook,),) = [repo["hooks"] for repo in config["repos"] if repo["repo"] == "local"]
+    assert (hook["entry"], hook["language"], hook["pass_filenames"]) == ("make lint", "system", False)
+    assert len(config["repos"]) == 1
+
+
 @each("ini")
 def test_settings_are_airflows_or_ours(block: Block) -> None:
     from airflow.configuration import conf
@@ -302,7 +311,15 @@ def fault_in_use(node: ast.AST) -> str | None:
     return None
 
 
+# What a page may leave open in the name of a file, and with what it has to be there.
+OPEN = {"<vendor>": sorted(registry()), "<source>": ["jsonl", "sql"]}
+
+
 def fault_of_path(span: str) -> str | None:
+    for left_open, names in OPEN.items():
+        if left_open in span:
+            faults = [fault_of_path(span.replace(left_open, name)) for name in names]
+            return next((fault for fault in faults if fault), None)
     first, slash, _ = span.partition("/")
     if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*/?", span) or not (slash or re.search(r"\.(py|md|toml)$", span)):
         return None
