@@ -12,7 +12,7 @@ from itertools import islice
 from airflow_provider_events.contract import Outcome
 from airflow_provider_events.delivery.checkpoint import Checkpoint, Tally
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile, rejected_line
-from airflow_provider_events.delivery.offsets import OffsetTracker, Settled, Span
+from airflow_provider_events.delivery.offsets import OffsetTracker, Settled, Slice
 from airflow_provider_events.events import DeliveryReport, Record, Rejection
 from airflow_provider_events.exceptions import EventsError
 from airflow_provider_events.shown import MASK, shown
@@ -93,20 +93,20 @@ class Ledger:
         """`count` rows were taken from the source."""
         self.counters.read += count
 
-    def delivered(self, span: Span, rows: Collection[int]) -> None:
+    def delivered(self, slice_: Slice, rows: Collection[int]) -> None:
         """The vendor accepted the events of these rows."""
         self.counters.delivered += len(rows)
-        self.offsets.ack(span, rows)
+        self.offsets.ack(slice_, rows)
 
-    def skipped(self, span: Span, row: int) -> None:
+    def skipped(self, slice_: Slice, row: int) -> None:
         """One event was passed over, as its customer has no entry."""
         self.counters.skipped += 1
-        self.offsets.ack(span, (row,))
+        self.offsets.ack(slice_, (row,))
 
-    def rejected_by_vendor(self, span: Span, record: Record, outcome: Outcome) -> None:
+    def rejected_by_vendor(self, slice_: Slice, record: Record, outcome: Outcome) -> None:
         """The vendor rejected one event."""
         self.rejected(record, Rejection(record.row, outcome.code, outcome.reason))
-        self.offsets.ack(span, (record.row,))
+        self.offsets.ack(slice_, (record.row,))
 
     def rejected(self, record: Record, rejection: Rejection) -> None:
         """One record is rejected for good."""

@@ -1,4 +1,8 @@
-"""ContiguousFeed for workers: neighbouring rows by default, or by identity where order matters."""
+"""From slices to requests: what the source gives is read ahead on a thread, and handed to the workers in batches.
+
+A row passes four containers on its way: the source's chunk of records, a `Chunk` of what goes on the wire, the `Slice`
+with which its outcome is told, and the `Batch` that becomes a request. One row by itself is an `EncodedRow`.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, NamedTuple, Protocol, Self, cast
 
 from airflow_provider_events.delivery.accounts import Ledger
-from airflow_provider_events.delivery.cuts import Bounds, Chunks, Cut, cuts_of
 from airflow_provider_events.delivery.deferred import DeferredEvent
-from airflow_provider_events.delivery.encoding import Chunk, Item
-from airflow_provider_events.delivery.offsets import Span
+from airflow_provider_events.delivery.encoding import Chunk, EncodedRow
+from airflow_provider_events.delivery.offsets import Slice
+from airflow_provider_events.delivery.options import Limits
+from airflow_provider_events.delivery.slicing import Slicer, Taken
 from airflow_provider_events.events import Record
 from airflow_provider_events.redaction import Private
 
@@ -29,15 +34,15 @@ class Batch(NamedTuple):
     """What goes into one request.
 
     :param rows: numbers of its events; so too `fragments`.
-    :param spans: one for all of them, or one for each.
-    :param item_at: gives one event by itself; that of `rows[0]` is at `first`.
+    :param slices: one for all of them, or one for each.
+    :param row_at: gives one event by itself; that of `rows[0]` is at `first`.
     :param held: set for a single event that has waited for its entry.
     """
 
     rows: Sequence[int]
     fragments: Sequence[bytes]
-    spans: Sequence[Span]
-    item_at: Callable[[int], Item]
+    slices: Sequence[Slice]
+    row_at: Callable[[int], EncodedRow]
     first: int = 0
     held: DeferredEvent | None = None
 
@@ -46,30 +51,30 @@ class Batch(NamedTuple):
         return f"<Batch of {len(self.rows)} events, {sum(map(len, self.fragments))} bytes>"
 
     @classmethod
-    def of(cls, items: Sequence[Item], spans: Sequence[Span], held: DeferredEvent | None = None) -> Self:
+    def of(cls, rows: Sequence[EncodedRow], slices: Sequence[Slice], held: DeferredEvent | None = None) -> Self:
         """These events."""
-        rows, fragments = [item.row for item in items], [item.fragment for item in items]
-        return cls(rows, fragments, spans, items.__getitem__, held=held)
+        numbers, fragments = [row.row for row in rows], [row.fragment for row in rows]
+        return cls(numbers, fragments, slices, rows.__getitem__, held=held)
 
-    def item(self, n: int) -> Item:
+    def row(self, n: int) -> EncodedRow:
         """One of the events by itself."""
-        return self.item_at(self.first + n)
+        return self.row_at(self.first + n)
 
-    def span(self, n: int) -> Span:
+    def slice(self, n: int) -> Slice:
         """That of one of the events."""
-        return self.spans[n] if len(self.spans) > 1 else self.spans[0]
+        return self.slices[n] if len(self.slices) > 1 else self.slices[0]
 
     def about(self) -> Iterator[Private]:
         """What the request says of its customers."""
         for n in range(len(self.rows)):
-            if (event := self.item(n).record.event) is not None:
+            if (event := self.row(n).record.event) is not None:
                 yield Private(event.identity, (event.properties, event.id))
 
     def part(self, places: Sequence[int]) -> Batch:
         """Some of the events, by their places in this batch."""
         rows, fragments = [self.rows[n] for n in places], [self.fragments[n] for n in places]
-        spans = [self.spans[n] for n in places] if len(self.spans) > 1 else self.spans
-        return Batch(rows, fragments, spans, lambda n: self.item(places[n]), held=self.held)
+        slices = [self.slices[n] for n in places] if len(self.slices) > 1 else self.slices
+        return Batch(rows, fragments, slices, lambda n: self.row(places[n]), held=self.held)
 
 
 _batch = cast(Callable[[Any], Batch], partial(tuple.__new__, Batch))
@@ -89,34 +94,38 @@ class Feed(Protocol):
 
 
 class Prefetcher:
-    """Reads chunks and cuts them on one thread of its own, one chunk ahead of what is used; opens spans.
+    """Reads and slices chunks on one thread of its own, one chunk ahead of what is used, and accounts for the rows.
 
     The thread sees the context variables of whoever made the reader.
     """
 
-    def __init__(self, chunks: Chunks, bounds: Bounds, ledger: Ledger) -> None:
-        self._chunks = chunks
-        self._cuts = cuts_of(chunks, bounds)
+    def __init__(self, slicer: Slicer, ledger: Ledger) -> None:
+        self._slices = iter(slicer)
         self._ledger = ledger
         self._thread = ThreadPoolExecutor(1, "events-reader")
         self._context = contextvars.copy_context()
         self._turn = asyncio.Lock()
-        self._ready: deque[Cut] = deque()
-        self._ahead: asyncio.Future[list[Cut] | None] | None = None
+        self._ready: deque[Taken] = deque()
+        self._ahead: asyncio.Future[list[Taken] | None] | None = None
         self._exhausted = False
         self._error: Exception | None = None
-        self._before: tuple[int, Any] | None = None
-        self._again: tuple[Chunk, Span] | None = None
 
-    def ready(self) -> tuple[Cut, Span] | None:
-        """The next rows, with a span opened over them; None where `more` has to be waited for."""
+    def ready(self) -> Taken | None:
+        """The next rows and their slice, of which those that are no events are settled by that; None where `more` has
+        to be waited for."""
         if not self._ready:
             return None
-        cut = self._ready.popleft()
-        return cut, self._span(cut)
+        rows, taken = self._ready.popleft()
+        if not taken.group:
+            self._ledger.took(len(rows))
+        self._ledger.offsets.mark_read(taken)
+        if rows.rejections:
+            for at, rejection in rows.rejections.items():
+                self._ledger.rejected(rows.records[at], rejection)
+        return rows, taken
 
     async def more(self) -> bool:
-        """Wait until rows are ready; False at the end.
+        """Wait until rows are ready; False at the end. Whoever waits may be cancelled: no row is lost by it.
 
         :raises Exception: what the source raised, once all rows before it have been taken.
         """
@@ -131,50 +140,32 @@ class Prefetcher:
         return True
 
     async def _refill(self) -> None:
+        self._ahead = self._ahead or self._read()
         try:
-            cuts = await (self._ahead or self._read())
+            taken = await asyncio.shield(self._ahead)
         except Exception as error:
-            self._error, cuts = error, None
-        self._exhausted = cuts is None
-        self._ready.extend(cuts or ())
+            self._error, taken = error, None
+        self._exhausted = taken is None
+        self._ready.extend(taken or ())
         self._ahead = None if self._exhausted else self._read()
-
-    def _span(self, cut: Cut) -> Span:
-        """Open a span over rows that are taken together; the faulty ones are settled by that."""
-        chunks, ledger = self._chunks, self._ledger
-        if (group := cut.group) is not None:
-            if self._again is None or self._again[0] is not group:
-                items = [row for row in group if isinstance(row, Item)]
-                span = Span(chunks.before_open, [item.row for item in items], [item.key for item in items])
-                self._again = group, span
-                ledger.offsets.mark_reread(span, chunks.group(group.rows[0]))
-            span = self._again[1]
-        else:
-            span = Span(self._before or chunks.taken, cut.rows, cut.keys)
-            self._before = last_row, last_key = cut.last
-            ledger.took(cut.count)
-            ledger.offsets.mark_read(span, last_row, cut.digest, last_key)
-        for record, rejection in cut.faulty:
-            ledger.rejected(record, rejection)
-        return span
 
     async def close(self, timeout_seconds: float) -> None:
         """Close the source on its own thread, without waiting longer than `timeout_seconds` for a slow one."""
-        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._context.run, self._cuts.close)
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._context.run, self._slices.close)
         self._thread.shutdown(wait=False)
         await asyncio.wait({closing}, timeout=timeout_seconds)
         if closing.done() and (error := closing.exception()) is not None and self._error is None:
             raise error
 
-    def _read(self) -> asyncio.Future[list[Cut] | None]:
+    def _read(self) -> asyncio.Future[list[Taken] | None]:
         return asyncio.get_running_loop().run_in_executor(self._thread, self._context.run, self._next)
 
-    def _next(self) -> list[Cut] | None:
-        return next(self._cuts, None)
+    def _next(self) -> list[Taken] | None:
+        return next(self._slices, None)
 
 
 class ContiguousFeed:
-    """Contiguous batches, bounded by count and bytes, for whichever worker comes first."""
+    """Neighbouring rows, for whichever worker comes first."""
 
     def __init__(self, reader: Prefetcher, batch_size: int) -> None:
         self._reader = reader
@@ -196,11 +187,16 @@ class ContiguousFeed:
                 return None
         return batch
 
-    def _batches_of(self, cut: Cut, span: Span) -> Iterator[Batch]:
-        firsts = range(0, len(cut.rows), self._batch_size)
+    def _batches_of(self, chunk: Chunk, taken: Slice) -> Iterator[Batch]:
+        whole = Batch(chunk.rows, chunk.fragments, (taken,), chunk.row)
+        if chunk.rejections:
+            whole = whole.part([at for at, fragment in enumerate(chunk.fragments) if fragment])
+        if 1 <= len(whole.rows) <= self._batch_size:
+            return iter((whole,))
+        firsts = range(0, len(whole.rows), self._batch_size)
         places = [slice(first, first + self._batch_size) for first in firsts]
-        rows, fragments = map(cut.rows.__getitem__, places), map(cut.fragments.__getitem__, places)
-        return map(_batch, zip(rows, fragments, repeat((span,)), repeat(cut.item), firsts, repeat(None)))
+        rows, fragments = map(whole.rows.__getitem__, places), map(whole.fragments.__getitem__, places)
+        return map(_batch, zip(rows, fragments, repeat((taken,)), repeat(whole.row_at), firsts, repeat(None)))
 
 
 class IdentityLanes:
@@ -210,11 +206,12 @@ class IdentityLanes:
     fill more slowly, and a lane whose request is being retried holds up the reading once the buffer is full.
     """
 
-    def __init__(self, reader: Prefetcher, bounds: Bounds) -> None:
+    def __init__(self, reader: Prefetcher, slicer: Slicer, limits: Limits) -> None:
         self._reader = reader
-        self._lanes: list[deque[tuple[Item, Span]]] = [deque() for _ in range(bounds.window)]
-        self._bounds = bounds
-        self._capacity = LANE_BATCHES * bounds.window * bounds.batch_size
+        self._slicer = slicer
+        self._batch_size = limits.batch_size
+        self._lanes: list[deque[tuple[EncodedRow, Slice]]] = [deque() for _ in range(limits.max_in_flight)]
+        self._capacity = LANE_BATCHES * limits.max_in_flight * limits.batch_size
         self._buffered = 0
         self._turn = asyncio.Lock()
         self._space = asyncio.Event()
@@ -228,7 +225,7 @@ class IdentityLanes:
         while True:
             async with self._turn:
                 exhausted = False
-                while len(lane) < self._bounds.batch_size and self._buffered < self._capacity and not exhausted:
+                while len(lane) < self._batch_size and self._buffered < self._capacity and not exhausted:
                     exhausted = not await self._fill(lane)
                 if lane:
                     return self._batch(lane)
@@ -237,7 +234,7 @@ class IdentityLanes:
                 self._space.clear()
             await self._space.wait()
 
-    async def _fill(self, lane: deque[tuple[Item, Span]]) -> bool:
+    async def _fill(self, lane: deque[tuple[EncodedRow, Slice]]) -> bool:
         """Put the next rows into their lanes; False at the end of the source."""
         while (taken := self._reader.ready()) is None:
             try:
@@ -247,31 +244,26 @@ class IdentityLanes:
                 if not lane:
                     raise
                 return False
-        cut, span = taken
-        for item in map(cut.item, range(len(cut.rows))):
-            self._lanes[lane_of(item.record, len(self._lanes))].append((item, span))
-            self._buffered += 1
+        chunk, slice_ = taken
+        for row in chunk:
+            if row.rejection is None:
+                self._lanes[lane_of(row.record, len(self._lanes))].append((row, slice_))
+                self._buffered += 1
         return True
 
-    def _batch(self, lane: deque[tuple[Item, Span]]) -> Batch:
-        items: list[Item] = []
-        spans: list[Span] = []
+    def _batch(self, lane: deque[tuple[EncodedRow, Slice]]) -> Batch:
         identities: set[str] = set()
-        batch_size, max_bytes, overhead, _ = self._bounds
-        size = overhead
-        while lane and len(items) < batch_size:
-            item, span = lane[0]
-            identity = identity_of(item.record)
-            size += len(item.fragment) + overhead
-            if identity in identities or (items and size > max_bytes):
+        rows: list[EncodedRow] = []
+        for row, _ in islice(lane, self._batch_size):
+            if (identity := identity_of(row.record)) in identities:
                 break
             identities.add(identity)
-            items.append(item)
-            spans.append(span)
-            lane.popleft()
-        self._buffered -= len(items)
+            rows.append(row)
+        fitting = self._slicer.fitting([row.fragment for row in rows])
+        taken = [lane.popleft() for _ in range(fitting)]
+        self._buffered -= fitting
         self._space.set()
-        return Batch.of(items, spans)
+        return Batch.of([row for row, _ in taken], [slice_ for _, slice_ in taken])
 
 
 def identity_of(record: Record) -> str:

@@ -8,7 +8,7 @@ import pickle
 import tempfile
 from typing import IO, Any, NamedTuple
 
-from airflow_provider_events.delivery.offsets import Span
+from airflow_provider_events.delivery.offsets import Slice
 
 __all__ = ["DeferredEvent", "DeferredQueue"]
 
@@ -31,7 +31,7 @@ class DeferredEvent(NamedTuple):
     deadline: float
     attempt: int
     item: Any
-    span: Span
+    span: Slice
 
     def __repr__(self) -> str:
         """Without the event."""
@@ -54,7 +54,7 @@ class DeferredQueue:
 
     def __init__(self) -> None:
         self._heap: list[DeferredEvent] = []
-        self._spans: dict[int, Span] = {}
+        self._spans: dict[int, Slice] = {}
         self._file: IO[bytes] | None = None
         self._on_disk = 0
         self._read_at = 0

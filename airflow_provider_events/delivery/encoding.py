@@ -2,114 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, cast, overload, runtime_checkable
 
 from airflow_provider_events.contract import BulkCodec
 from airflow_provider_events.events import Event, Record, Rejection
 from airflow_provider_events.exceptions import EventsError, InvalidEvent
 
-__all__ = ["Bulk", "Chunk", "Encoder", "Faulty", "Item", "Row", "at_its_time", "encoded", "prepare"]
+__all__ = ["Bulk", "Chunk", "EncodedRow", "Encoder", "at_its_time", "encoded", "prepare"]
 
 
-class Item(NamedTuple):
-    """An event ready for the wire.
+class EncodedRow(NamedTuple):
+    """A row as it goes on the wire, or why it cannot.
 
     :param row: its number in the source.
     :param key: its key, where the source has a key column.
-    :param fragment: of a request.
+    :param fragment: of a request; empty where the row is no valid event.
+    :param rejection: why it is none.
     """
 
     row: int
     key: Any
     fragment: bytes
     record: Record
-
-    def __repr__(self) -> str:
-        """Without the event."""
-        return f"<Item {self.row}: {len(self.fragment)} bytes>"
-
-
-class Faulty(NamedTuple):
-    """A record that is no valid event, and why."""
-
-    row: int
-    key: Any
-    rejection: Rejection
-    record: Record
+    rejection: Rejection | None = None
 
     def __repr__(self) -> str:
         """Without the row's values."""
-        return f"<Faulty {self.row}: {self.rejection.summary}>"
+        return f"<EncodedRow {self.row}: {self.rejection.summary if self.rejection else f'{len(self.fragment)} bytes'}>"
 
 
-Row = Item | Faulty
-
-
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Chunk:
     """Neighbouring rows, column by column; most are never looked at one by one.
 
     :param rows: their numbers in the source.
     :param keys: their keys; None where the source has no key column.
-    :param fragments: each event as a fragment of a request; None for a row that is no valid event.
+    :param fragments: each event as a fragment of a request; empty for a row that is no valid event.
     :param records: what they came from; some sources make a record only when it is asked for.
     :param rejections: why rows are no valid events, by position.
     """
 
     rows: Sequence[int]
     keys: Sequence[Any] | None
-    fragments: Sequence[bytes | None]
+    fragments: Sequence[bytes]
     records: Sequence[Record]
-    rejections: dict[int, Rejection]
+    rejections: Mapping[int, Rejection]
 
     def __repr__(self) -> str:
         """Without the rows."""
         return f"<Chunk of {len(self)} rows>"
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Self:
+    def of(cls, rows: Sequence[EncodedRow]) -> Self:
         """These rows."""
         return cls(
             [row.row for row in rows],
             [row.key for row in rows],
-            [row.fragment if isinstance(row, Item) else None for row in rows],
+            [row.fragment for row in rows],
             [row.record for row in rows],
-            {at: row.rejection for at, row in enumerate(rows) if isinstance(row, Faulty)},
+            {at: row.rejection for at, row in enumerate(rows) if row.rejection is not None},
         )
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[EncodedRow]:
         return map(self.row, range(len(self)))
+
+    def __add__(self, following: Chunk) -> Chunk:
+        """These rows and those that follow them."""
+        return Chunk(
+            [*self.rows, *following.rows],
+            None if self.keys is None or following.keys is None else [*self.keys, *following.keys],
+            [*self.fragments, *following.fragments],
+            _Joined([self.records, following.records]),
+            {**self.rejections, **{len(self) + at: why for at, why in following.rejections.items()}},
+        )
 
     def key(self, at: int) -> Any:
         """The key of one row."""
         return self.keys[at] if self.keys else None
 
-    def row(self, at: int) -> Row:
+    def row(self, at: int) -> EncodedRow:
         """One row by itself."""
-        number, fragment, record = self.rows[at], self.fragments[at], self.records[at]
-        if fragment is None:
-            return Faulty(number, self.key(at), self.rejections[at], record)
-        return Item(number, self.key(at), fragment, record)
+        return EncodedRow(self.rows[at], self.key(at), self.fragments[at], self.records[at], self.rejections.get(at))
 
-    def behind(self, at: int) -> Chunk:
-        """The rows from a position on."""
-        rejections = {position - at: why for position, why in self.rejections.items() if position >= at}
-        return Chunk(self.rows[at:], self.keys and self.keys[at:], self.fragments[at:], self.records[at:], rejections)
+    def part(self, start: int, stop: int) -> Chunk:
+        """Some neighbouring rows."""
+        some, rejections = slice(start, stop), self.rejections
+        if rejections:
+            rejections = {at - start: why for at, why in rejections.items() if start <= at < stop}
+        return Chunk(
+            self.rows[some], self.keys and self.keys[some], self.fragments[some], self.records[some], rejections
+        )
 
-    def digested(self, start: int, stop: int) -> bytes:
-        """What some of the rows contribute to the digest of their source."""
-        fragments = self.fragments[start:stop]
-        if self.rejections:
-            fragments = [
-                fragment or self.rejections[at].summary.encode() for at, fragment in enumerate(fragments, start)
-            ]
-        return b"".join(fragments)  # type: ignore[arg-type]  # without rejections no fragment is missing
+    def digested(self) -> bytes:
+        """What the rows contribute to the digest of their source."""
+        if not self.rejections:
+            return b"".join(self.fragments)
+        return b"".join(fragment or self.rejections[at].summary.encode() for at, fragment in enumerate(self.fragments))
+
+
+class _Joined(Sequence[Record]):
+    """The records of several chunks; each is still made only when somebody asks for it."""
+
+    def __init__(self, parts: Iterable[Sequence[Record]]) -> None:
+        self._parts: list[Sequence[Record]] = []
+        for part in parts:
+            self._parts += part._parts if isinstance(part, _Joined) else [part]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Record]: ...
+
+    def __getitem__(self, at: int | slice) -> Record | Sequence[Record]:
+        if isinstance(at, slice):
+            start, stop, _ = at.indices(len(self))
+            parts = []
+            for part in self._parts:
+                if start < len(part) and stop > 0:
+                    parts.append(part[max(start, 0) : stop])
+                start, stop = start - len(part), stop - len(part)
+            return parts[0] if len(parts) == 1 else _Joined(parts)
+        for part in self._parts:
+            if at < len(part):
+                return part[at]
+            at -= len(part)
+        raise IndexError(at)
 
 
 class Encoder(Protocol):
@@ -176,8 +203,9 @@ def _prepared(records: Sequence[Record], codec: Encoder, sent_at: datetime, keys
                 raise record.fault or InvalidEvent("event", "missing")
             fragments[at] = encoded(at_its_time(record.event, codec, sent_at), codec)
         except InvalidEvent as fault:
+            fragments[at] = b""
             rejections[at] = Rejection(record.row, "invalid", fault.reason, fault.field)
-    return Chunk(rows, keys, fragments, records, rejections)
+    return Chunk(rows, keys, cast(Sequence[bytes], fragments), records, rejections)
 
 
 def _encoded_together(records: Bulk, codec: BulkCodec, sent_at: datetime | None) -> list[bytes | None] | None:

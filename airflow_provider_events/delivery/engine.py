@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -23,51 +22,29 @@ from airflow_provider_events.delivery.batching import (
     Prefetcher,
     identity_of,
 )
-from airflow_provider_events.delivery.cuts import Bounds, Chunks
 from airflow_provider_events.delivery.deferred import DeferredEvent, DeferredQueue
 from airflow_provider_events.delivery.observers import DeliveryObserver
-from airflow_provider_events.delivery.options import DeliveryOptions
+from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy, Stopped, sleep_unless
 from airflow_provider_events.delivery.sender import Sender
+from airflow_provider_events.delivery.slicing import Chunks, RequestBounds, Slicer
 from airflow_provider_events.exceptions import DeliveryInterrupted, EntryMissing, UnknownAnswer
 from airflow_provider_events.http.contract import Transport
 from airflow_provider_events.redaction import Redactor
 
-__all__ = ["Engine", "Limits", "Wire"]
+__all__ = ["Engine", "Wire"]
 
 PROGRESS_SECONDS = 5.0
 
 
-class Wire(Protocol):
+class Wire(RequestBounds, Protocol):
     """How events of one vendor become requests, and answers outcomes."""
-
-    @property
-    def max_request_bytes(self) -> int:
-        """Bound of a request body of more than one event."""
-
-    @property
-    def fragment_overhead(self) -> int:
-        """Bytes at most that an event costs in a body beside its own; the envelope costs no more either."""
 
     def request(self, fragments: Sequence[bytes]) -> Request:
         """One request for these events."""
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
         """One outcome for the whole request, or one for each of its events in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one delivery.
-
-    :param batch_size: events per request.
-    :param max_in_flight: requests waiting for an answer at once.
-    :param drain_seconds: after a stop, requests in flight may take so long to be answered.
-    """
-
-    batch_size: int
-    max_in_flight: int
-    drain_seconds: float = 15.0
 
 
 class Engine:
@@ -118,11 +95,12 @@ class Engine:
         :raises DeliveryError: the delivery stopped early.
         :raises Exception: what the source raised, after all rows before it were delivered.
         """
-        limits, wire = self._limits, self._wire
-        bounds = Bounds(limits.batch_size, wire.max_request_bytes, wire.fragment_overhead, limits.max_in_flight)
-        in_order = self._held_rows is not None
-        reader = Prefetcher(chunks, bounds._replace(batch_size=1) if in_order else bounds, self._ledger)
-        feed: Feed = IdentityLanes(reader, bounds) if in_order else ContiguousFeed(reader, limits.batch_size)
+        limits = self._limits
+        slicer = Slicer(chunks, limits, self._wire)
+        reader = Prefetcher(slicer, self._ledger)
+        feed: Feed = ContiguousFeed(reader, limits.batch_size)
+        if self._held_rows is not None:
+            feed = IdentityLanes(reader, slicer, limits)
         workers = [asyncio.create_task(self._work(feed, n)) for n in range(limits.max_in_flight)]
         ticker = asyncio.create_task(self._tick())
         try:
@@ -254,25 +232,25 @@ class Engine:
         return again
 
     def _delivered(self, batch: Batch) -> None:
-        """Settle the events of a request at once, span by span."""
-        if len(batch.spans) == 1:
-            self._ledger.delivered(batch.spans[0], batch.rows)
+        """Settle the events of a request at once, slice by slice."""
+        if len(batch.slices) == 1:
+            self._ledger.delivered(batch.slices[0], batch.rows)
             return
-        for span, some in groupby(zip(batch.spans, batch.rows, strict=True), itemgetter(0)):
-            self._ledger.delivered(span, [row for _, row in some])
+        for slice_, some in groupby(zip(batch.slices, batch.rows, strict=True), itemgetter(0)):
+            self._ledger.delivered(slice_, [row for _, row in some])
 
     def _settle(self, batch: Batch, n: int, outcome: Outcome, answer: Answer, queue: DeferredQueue) -> None:
-        row, span, policy = batch.rows[n], batch.span(n), self._options.on_missing_entry
+        row, slice_, policy = batch.rows[n], batch.slice(n), self._options.on_missing_entry
         if outcome.verdict is Verdict.MISSING and policy == "wait" and self._hold(batch, n, queue):
             return
         if self._held_rows is not None:
-            self._held_rows.get(identity_of(batch.item(n).record), set()).discard(row)
+            self._held_rows.get(identity_of(batch.row(n).record), set()).discard(row)
         if outcome.verdict is Verdict.DELIVERED:
-            self._ledger.delivered(span, (row,))
+            self._ledger.delivered(slice_, (row,))
         elif outcome.verdict is Verdict.MISSING and policy == "skip":
-            self._ledger.skipped(span, row)
+            self._ledger.skipped(slice_, row)
         else:
-            self._ledger.rejected_by_vendor(span, batch.item(n).record, outcome)
+            self._ledger.rejected_by_vendor(slice_, batch.row(n).record, outcome)
         if outcome.verdict is Verdict.MISSING and policy == "fail":
             self.fail(
                 EntryMissing(
@@ -287,7 +265,7 @@ class Engine:
         """Let the event wait; False when its time is over."""
         now, row = asyncio.get_running_loop().time(), batch.rows[n]
         deadline = now + self._options.missing_entry_timeout
-        held = batch.held or DeferredEvent(now, row, deadline, 0, batch.item(n), batch.span(n))
+        held = batch.held or DeferredEvent(now, row, deadline, 0, batch.row(n), batch.slice(n))
         if now >= held.deadline:
             return False
         if self._held_rows is not None:
@@ -297,7 +275,7 @@ class Engine:
 
     def _must_queue(self, batch: Batch, n: int, queue: DeferredQueue) -> bool:
         """Whether an earlier event of the same identity still waits; then this one queues up behind it."""
-        rows = self._held_rows.get(identity_of(batch.item(n).record)) if self._held_rows else None
+        rows = self._held_rows.get(identity_of(batch.row(n).record)) if self._held_rows else None
         return bool(rows and min(rows) < batch.rows[n] and self._hold(batch, n, queue))
 
     async def _tick(self) -> None:

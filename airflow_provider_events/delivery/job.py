@@ -21,9 +21,9 @@ from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointSt
 from airflow_provider_events.delivery.checkpoint_writer import LAST_SAVE_SECONDS, CheckpointWriter
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
 from airflow_provider_events.delivery.encoding import Chunk, Encoder, prepare
-from airflow_provider_events.delivery.engine import Engine, Limits, Wire
+from airflow_provider_events.delivery.engine import Engine, Wire
 from airflow_provider_events.delivery.observers import DeliveryObserver
-from airflow_provider_events.delivery.options import DeliveryOptions
+from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
 from airflow_provider_events.delivery.resume import Resumable, Source, load
 from airflow_provider_events.delivery.runtime import few_collections, on_own_loop
@@ -223,7 +223,7 @@ class Delivery:
             for at, rejection in chunk.rejections.items():
                 ledger.rejected(chunk.records[at], rejection)
             if len(first) < wanted:
-                first += [fragment for fragment in chunk.fragments if fragment is not None][: wanted - len(first)]
+                first += [fragment for fragment in chunk.fragments if fragment][: wanted - len(first)]
         if first:
             self._observer.would_send(self._codec.request(first))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import compress, repeat
@@ -13,9 +13,9 @@ from xxhash import xxh3_128
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, OpenRows, Tally
 
-__all__ = ["Digest", "OffsetTracker", "Settled", "Span"]
+__all__ = ["Digest", "OffsetTracker", "Settled", "Slice"]
 
-KEPT_WHOLE = 0.9  # of a span's rows that have an outcome
+KEPT_WHOLE = 0.9  # of a slice's rows that have an outcome
 
 
 class Digest:
@@ -56,23 +56,29 @@ class Settled:
 
 
 @dataclass(slots=True, repr=False, eq=False)
-class Span:
-    """Neighbouring rows that were taken together.
+class Slice:
+    """Neighbouring rows that are taken together, as far as their outcomes go.
 
     :param before: number and key of the row before them.
+    :param last: number and key of the last one.
     :param rows: number of each row that is an event and may be open, in order.
     :param keys: their keys; empty where the source has no key column.
-    :param done: numbers of those among them that have an outcome.
+    :param digest: of the source up to these rows.
+    :param group: what an earlier try left open, where these are such rows.
+    :param done: numbers of those among `rows` that have an outcome.
     """
 
     before: tuple[int, Any]
+    last: tuple[int, Any]
     rows: Sequence[int]
     keys: Sequence[Any] = ()
+    digest: str = ""
+    group: tuple[OpenRows, ...] = ()
     done: set[int] = field(default_factory=set)
 
     def __repr__(self) -> str:
         """Without the keys."""
-        return f"<Span of {len(self.rows)} rows, {len(self.done)} done>"
+        return f"<Slice of {len(self.rows)} rows, {len(self.done)} done>"
 
     def settle(self, rows: Collection[int]) -> bool:
         """Rows have their outcome; whether others still have none.
@@ -117,30 +123,27 @@ class OffsetTracker:
     def reset(self, start: Checkpoint | None = None) -> None:
         """Begin at the start of the source, or where an earlier try came to."""
         self._position = start.position if start else 0
-        self._digest: Callable[[], str] = (lambda: start.digest) if start else Digest().hexdigest
+        self._digest = start.digest if start else Digest().hexdigest()
         self._last_key = start.last_key if start else None
         self._renumbered = start.renumbered if start else 0
         self._unread: dict[tuple[OpenRows, ...], tuple[int, Any]] = {}
-        self._open: dict[Span, None] = {}
+        self._open: dict[Slice, None] = {}
         if start:
             self._unread = dict.fromkeys(start.open, start.before_open)
 
-    def mark_read(self, span: Span, position: int, digest: Callable[[], str], last_key: Any) -> None:
-        """The source was taken up to the row `position`, the last one of `span`; `digest` gives that up to it."""
-        self._position, self._digest, self._last_key = position, digest, last_key
-        if span.rows:
-            self._open[span] = None
+    def mark_read(self, slice_: Slice) -> None:
+        """Rows are on their way: the next ones of the source, or a group that an earlier try left open."""
+        if slice_.group:
+            self._unread.pop(slice_.group, None)
+        else:
+            (self._position, self._last_key), self._digest = slice_.last, slice_.digest
+        if slice_.rows:
+            self._open[slice_] = None
 
-    def mark_reread(self, span: Span, group: tuple[OpenRows, ...]) -> None:
-        """A group of rows that an earlier try left open is on its way again."""
-        self._unread.pop(group, None)
-        if span.rows:
-            self._open[span] = None
-
-    def ack(self, span: Span, rows: Collection[int]) -> None:
-        """Rows of `span` have their outcome."""
-        if not span.settle(rows):
-            self._open.pop(span, None)
+    def ack(self, slice_: Slice, rows: Collection[int]) -> None:
+        """Rows of a slice have their outcome."""
+        if not slice_.settle(rows):
+            self._open.pop(slice_, None)
 
     def position(self) -> int:
         """Number of the last row that was taken."""
@@ -148,20 +151,20 @@ class OffsetTracker:
 
     def gaps(self) -> list[tuple[int, int]]:
         """First and last number of neighbouring rows that are open, in order."""
-        groups = [*map(Span.open_rows, self._open), *self._unread]
+        groups = [*map(Slice.open_rows, self._open), *self._unread]
         return sorted((rows.first, rows.last) for group in groups for rows in group)
 
     def gap_count(self) -> int:
         """How many fragments a checkpoint would have to name at most."""
-        return sum(map(Span.places, self._open)) + sum(map(len, self._unread))
+        return sum(map(Slice.places, self._open)) + sum(map(len, self._unread))
 
     def checkpoint(self, fingerprint: str, sent_at: datetime, rejected_uri: str | None, tally: Tally) -> Checkpoint:
         """Where the delivery stands, as a value; `tally` counts the rows taken that are not open."""
-        groups = {span.open_rows(): span.before for span in self._open} | self._unread
+        groups = {part.open_rows(): part.before for part in self._open} | self._unread
         return Checkpoint(
             fingerprint,
             self._position,
-            self._digest(),
+            self._digest,
             tally,
             sent_at,
             self._last_key,

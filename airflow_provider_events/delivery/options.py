@@ -10,7 +10,7 @@ from airflow_provider_events.events import DeliveryReport
 from airflow_provider_events.exceptions import ConfigurationError, TooManyRejected
 from airflow_provider_events.shown import did_you_mean
 
-__all__ = ["DeliveryKeywords", "DeliveryOptions", "MissingEntryPolicy", "Ordering", "SourceChangedPolicy"]
+__all__ = ["DeliveryKeywords", "DeliveryOptions", "Limits", "MissingEntryPolicy", "Ordering", "SourceChangedPolicy"]
 
 MissingEntryPolicy = Literal["reject", "skip", "fail", "wait"]
 Ordering = Literal["none", "identity"]
@@ -119,3 +119,17 @@ class DeliveryKeywords(TypedDict, total=False):
     ordering: Ordering
     on_source_changed: SourceChangedPolicy
     dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one delivery.
+
+    :param batch_size: events per request.
+    :param max_in_flight: requests waiting for an answer at once.
+    :param drain_seconds: after a stop, requests in flight may take so long to be answered.
+    """
+
+    batch_size: int
+    max_in_flight: int
+    drain_seconds: float = 15.0

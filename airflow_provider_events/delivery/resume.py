@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from tenacity import Retrying, before_sleep_log, retry_if_not_exception_type, stop_after_attempt, wait_exponential
 
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore, OpenRows
-from airflow_provider_events.delivery.encoding import Chunk, Faulty, Row
+from airflow_provider_events.delivery.encoding import Chunk, EncodedRow
 from airflow_provider_events.delivery.offsets import Digest, Settled
 from airflow_provider_events.delivery.options import SourceChangedPolicy
 from airflow_provider_events.events import Record
@@ -137,14 +137,14 @@ class Resumable:
     def _by_digest(self, read: Callable[..., Iterator[Chunk]], start: Checkpoint) -> tuple[Chunk, Iterator[Chunk]]:
         """The rows that were left open, and those behind the checkpoint, after reading up to it once more."""
         chunks = read()
-        again: list[Row] = []
+        again: list[EncodedRow] = []
         new: list[Chunk] = []
         missing = start.position
         while missing and (chunk := next(chunks, None)) is not None:
             passed = min(missing, len(chunk))
-            self.digest.update(chunk.digested(0, passed))
+            self.digest.update(chunk.part(0, passed).digested())
             again += [chunk.row(at) for at, row in enumerate(chunk.rows[:passed]) if row in self._groups]
-            new = [chunk.behind(passed)]
+            new = [chunk.part(passed, len(chunk))]
             missing -= passed
         if self.digest.hexdigest() != start.digest:
             raise SourceChanged("the source's first rows are not those that an earlier try took")
@@ -155,7 +155,7 @@ class Resumable:
         number, key = start.before_open
         before = read(key, number + 1) if start.open else iter(())
         rows = islice(chain.from_iterable(before), start.position - number)
-        again: list[Row] = []
+        again: list[EncodedRow] = []
         for open_rows in chain.from_iterable(start.open):
             row = next((row for row in rows if row.key == open_rows.first_key), None)
             for number in range(open_rows.first, open_rows.last + 1):
@@ -170,10 +170,10 @@ class Resumable:
         return Chunk.of(again), read(start.last_key, start.position + 1)
 
 
-def numbered(row: Row, number: int) -> Row:
+def numbered(row: EncodedRow, number: int) -> EncodedRow:
     """The row under the number that it had in an earlier try."""
-    row = row._replace(row=number, record=row.record._replace(row=number))
-    return row._replace(rejection=replace(row.rejection, row=number)) if isinstance(row, Faulty) else row
+    rejection = row.rejection and replace(row.rejection, row=number)
+    return row._replace(row=number, record=row.record._replace(row=number), rejection=rejection)
 
 
 def load(store: CheckpointStore, fingerprint: str, policy: SourceChangedPolicy) -> Checkpoint | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_events.contract import Verdict
 from airflow_provider_events.delivery.encoding import at_its_time, encoded
-from airflow_provider_events.delivery.engine import Limits
+from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.sender import open_sender, refusal
 from airflow_provider_events.events import Event, Receipt
 from airflow_provider_events.exceptions import (
@@ -26,7 +26,6 @@ from airflow_provider_events.redaction import Private
 
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.job import Codec
-    from airflow_provider_events.delivery.options import DeliveryOptions
     from airflow_provider_events.hooks.base import EventsHook
     from airflow_provider_events.vendors.base import Vendor
 

@@ -21,9 +21,9 @@ from airflow_provider_events.contract import Answer, Outcome, Request, Verdict
 from airflow_provider_events.delivery.accounts import Counters, Ledger
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
 from airflow_provider_events.delivery.encoding import prepare
-from airflow_provider_events.delivery.engine import Engine, Limits
+from airflow_provider_events.delivery.engine import Engine
 from airflow_provider_events.delivery.job import Codec, Delivery, Plan
-from airflow_provider_events.delivery.options import DeliveryOptions
+from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
 from airflow_provider_events.delivery.resume import Resumable
 from airflow_provider_events.events import DeliveryReport, Event, Record

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_events.delivery.accounts import Ledger
 from airflow_provider_events.delivery.checkpoint import Checkpoint, OpenRows, Tally, dump_key, load_key
-from airflow_provider_events.delivery.offsets import Digest, OffsetTracker, Span
+from airflow_provider_events.delivery.offsets import Digest, OffsetTracker, Slice
 
 AT = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 KEYS = st.one_of(
@@ -74,7 +74,7 @@ def test_a_checkpoint_says_which_rows_are_open(checkpoint: Checkpoint) -> None:
 
 def test_a_checkpoint_holds_nothing_of_a_row_but_number_and_key() -> None:
     offsets = OffsetTracker()
-    offsets.mark_read(Span((0, None), [1], ["order-1"]), 1, lambda: "digest", "order-1")
+    offsets.mark_read(Slice((0, None), (1, "order-1"), [1], ["order-1"], "digest"))
     checkpoint = offsets.checkpoint("fingerprint", AT, None, Tally())
     assert set(checkpoint.to_dict()) == {
         "version", "fingerprint", "position", "digest", "delivered", "rejected", "skipped", "reasons", "sent_at",
@@ -234,7 +234,7 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
     """Whatever the order in which batches are taken and their rows settled; False: a row that is no event."""
     offsets, row, waiting = OffsetTracker(), 0, list(batches)
     delivered = rejected = 0
-    underway: list[tuple[Span, list[int]]] = []
+    underway: list[tuple[Slice, list[int]]] = []
     unsettled: set[int] = set()
 
     def check() -> None:
@@ -252,30 +252,30 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
             before = (row, row)
             events = [row + n for n, good in enumerate(kinds, start=1) if good]
             row += len(kinds)
-            span = Span(before, events, events)
-            offsets.mark_read(span, row, lambda: "digest", row)
+            taken = Slice(before, (row, row), events, events, "digest")
+            offsets.mark_read(taken)
             rejected += kinds.count(False)
             unsettled |= set(events)
             if events:
-                underway.append((span, list(events)))
+                underway.append((taken, list(events)))
         else:
-            span, rows = random.choice(underway)
+            taken, rows = random.choice(underway)
             some = random.sample(rows, random.randint(1, len(rows)))
             delivered += len(some)
-            offsets.ack(span, some)
+            offsets.ack(taken, some)
             unsettled -= set(some)
             rows[:] = [number for number in rows if number not in some]
-            underway[:] = [(span, rows) for span, rows in underway if rows]
+            underway[:] = [(taken, rows) for taken, rows in underway if rows]
     check()
     assert delivered + rejected == row
 
 
 def test_a_later_change_does_not_reach_a_checkpoint_that_was_taken() -> None:
     ledger = Ledger("vibetrace")
-    span = Span((0, None), [1, 2])
-    ledger.offsets.mark_read(span, 2, lambda: "digest", None)
+    taken = Slice((0, None), (2, None), [1, 2], digest="digest")
+    ledger.offsets.mark_read(taken)
     checkpoint = ledger.checkpoint("f", AT)
-    ledger.delivered(span, (1, 2))
+    ledger.delivered(taken, (1, 2))
     assert checkpoint.tally.delivered == 0
     assert checkpoint.is_open(1)
 
@@ -285,10 +285,10 @@ def test_rows_of_an_earlier_try_stay_open_until_they_are_taken_again() -> None:
     start = Checkpoint.from_dict(GOOD)
     offsets.reset(start)
     assert offsets.checkpoint("f", start.sent_at, None, start.tally) == start
-    span = Span((3, 3), [4, 6], [4, 6])
-    offsets.mark_reread(span, start.open[0])
+    taken = Slice((3, 3), (start.position, start.last_key), [4, 6], [4, 6], group=start.open[0])
+    offsets.mark_read(taken)
     assert offsets.checkpoint("f", start.sent_at, None, start.tally) == start
-    offsets.ack(span, (4,))
+    offsets.ack(taken, (4,))
     after = offsets.checkpoint("f", start.sent_at, None, start.tally)
     assert after.open == ((OpenRows(6, 6, 6, 6),),)
 

@@ -26,8 +26,8 @@ import pytest
 from airflow_provider_events.contract import Answer, Request
 from airflow_provider_events.delivery.accounts import Ledger
 from airflow_provider_events.delivery.encoding import Chunk, prepare
-from airflow_provider_events.delivery.engine import Engine, Limits
-from airflow_provider_events.delivery.options import DeliveryOptions
+from airflow_provider_events.delivery.engine import Engine
+from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter
 from airflow_provider_events.delivery.resume import Resumable
 from airflow_provider_events.events import Record

@@ -18,8 +18,8 @@ from airflow_provider_events.delivery.deferred import (
     DeferredEvent,
     DeferredQueue,
 )
-from airflow_provider_events.delivery.encoding import Item
-from airflow_provider_events.delivery.offsets import Span
+from airflow_provider_events.delivery.encoding import EncodedRow
+from airflow_provider_events.delivery.offsets import Slice
 from airflow_provider_events.delivery.options import DeliveryOptions
 from airflow_provider_events.events import Event, Record
 from tests.delivery.harness import KeptSink, Run, chunked, rows, said
@@ -31,8 +31,8 @@ WAIT = DeliveryOptions(on_missing_entry="wait", missing_entry_timeout=900, max_r
 def held(row: int, due: float = 0.0, data: Any = None) -> DeferredEvent:
     """An event that waits."""
     record = Record(row, Event("e", {"id": row}), data)
-    item = Item(row, None, b"x", record)
-    return DeferredEvent(due, row, 900.0, 0, item, Span((0, None), [row]))
+    item = EncodedRow(row, None, b"x", record)
+    return DeferredEvent(due, row, 900.0, 0, item, Slice((0, None), (row, None), [row]))
 
 
 # -- the queue -------------------------------------------------------------------------------------------------------

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_events.contract import Answer, Request
 from airflow_provider_events.delivery.batching import identity_of, lane_of
-from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.job import Delivery, Plan
-from airflow_provider_events.delivery.options import DeliveryOptions
+from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.events import Event, Record
 from airflow_provider_events.exceptions import DeliveryInterrupted
 from airflow_provider_events.http import open_transport

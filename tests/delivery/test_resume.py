@@ -25,10 +25,9 @@ from airflow_provider_events.delivery import resume
 from airflow_provider_events.delivery.checkpoint import Checkpoint, Tally
 from airflow_provider_events.delivery.checkpoint_writer import SAVE_SECONDS
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
-from airflow_provider_events.delivery.engine import Limits
 from airflow_provider_events.delivery.job import Delivery, Plan
 from airflow_provider_events.delivery.offsets import Digest, Settled
-from airflow_provider_events.delivery.options import DeliveryOptions
+from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RetryPolicy
 from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.exceptions import (

@@ -20,7 +20,7 @@ import pytest
 from airflow_provider_events._compat import AirflowException
 from airflow_provider_events.contract import Answer, EventColumns, EventContent, Request
 from airflow_provider_events.delivery.batching import Batch
-from airflow_provider_events.delivery.encoding import Chunk, Faulty, Item
+from airflow_provider_events.delivery.encoding import Chunk, EncodedRow
 from airflow_provider_events.events import Event, Record, Rejection
 from airflow_provider_events.exceptions import EventsError, InvalidEvent
 from airflow_provider_events.hooks.base import EventsHook
@@ -229,14 +229,14 @@ def test_what_carries_customers_prints_as_its_size() -> None:
     data = CUSTOMER.encode()
     record = Record(1, event, {"email": CUSTOMER})
     rejection = Rejection(1, "invalid", "no")
-    item = Item(1, CUSTOMER, data, record)
+    row = EncodedRow(1, CUSTOMER, data, record)
     carriers = [
         event,
         record,
-        item,
-        Faulty(1, CUSTOMER, rejection, record),
+        row,
+        EncodedRow(1, CUSTOMER, b"", record, rejection),
         Chunk([1], [CUSTOMER], [data], [record], {}),
-        Batch.of([item], ()),
+        Batch.of([row], ()),
         EventContent("v", "n", {"email": CUSTOMER}, None, {"p": CUSTOMER}, CUSTOMER),
         EventColumns("v", ["n"], [{"email": CUSTOMER}], None, [{"p": CUSTOMER}], [CUSTOMER]),
         Request("POST", f"/user/{CUSTOMER}", data, {"Authorization": KEY}),

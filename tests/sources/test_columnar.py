@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_events.delivery.encoding import Item, prepare
+from airflow_provider_events.delivery.encoding import prepare
 from airflow_provider_events.events import Record, Rejection
 from airflow_provider_events.sources.columnar import BulkEncoder
 from airflow_provider_events.sources.mapping import EventMapping
@@ -57,7 +57,7 @@ def mapped(options: dict[str, Any], columns: Sequence[str], chunks: Iterable[Seq
 def prepared(chunks: Iterable[Sequence[Record]], codec: Vendor) -> list[tuple[int, bytes | Rejection]]:
     """Number of each row, and its bytes or why there are none."""
     return [
-        (row.row, row.fragment if isinstance(row, Item) else row.rejection)
+        (row.row, row.rejection or row.fragment)
         for chunk in prepare(iter(chunks), codec, SENT_AT, lambda records: None)
         for row in chunk
     ]
