@@ -26,7 +26,7 @@ from airflow_provider_events.row_data import plain_row
 from airflow_provider_events.shown import shown
 from airflow_provider_events.values import json_object
 
-__all__ = ["DeadLetterFile", "Storage", "rejected_line"]
+__all__ = ["DeadLetterFile", "Storage", "rejected_body", "rejected_line", "rejected_time"]
 
 log = logging.getLogger(__name__)
 
@@ -142,12 +142,16 @@ def rejected_line(vendor: str, record: Record, rejection: Rejection) -> bytes:
         }
     )
     try:
-        return orjson.dumps({**head, **_body(record)}) + b"\n"
+        return orjson.dumps({**head, **rejected_body(record)}) + b"\n"
     except Exception:  # rows come from anywhere: whatever they hold, it must not end the delivery that rejects them
         return orjson.dumps({**head, "event": None, "data": None}) + b"\n"
 
 
-def _body(record: Record) -> dict[str, Any]:
+def rejected_body(record: Record) -> dict[str, Any]:
+    """What a line says of a record, whyever it is rejected.
+
+    :raises Exception: whatever its values do when they are looked at.
+    """
     event = _event_dict(record.event) if record.event else None
     data = record.data
     if record.event and event is None and data is None:
@@ -165,7 +169,7 @@ def _event_dict(event: Event) -> dict[str, Any] | None:
     """The event with its values as they travel, so that it is the same when it is read again; None for what has no
     place in JSON, and would come back as something else."""
     try:
-        fields = {**_fields(event), "properties": json_object(event.properties, "properties", _time)}
+        fields = {**_fields(event), "properties": json_object(event.properties, "properties", rejected_time)}
         orjson.dumps(fields)
     except Exception:  # a refusal of ours, or whatever a value's own class does
         return None
@@ -182,7 +186,7 @@ def _fields(event: Event) -> dict[str, Any]:
     }
 
 
-def _time(moment: datetime) -> str:
+def rejected_time(moment: datetime) -> str:
     """With milliseconds, as the strictest vendor wants it, or with microseconds where there are any."""
     spec = "microseconds" if moment.microsecond % 1000 else "milliseconds"
     return moment.astimezone(UTC).isoformat(timespec=spec).replace("+00:00", "Z")

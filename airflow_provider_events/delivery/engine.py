@@ -6,11 +6,11 @@ The engine is told how to write requests and how to read answers (`Wire`); it kn
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Protocol
+from typing import Any, Protocol
 
 from airflow_provider_events.contract import Answer, Outcome, Request, Verdict
 from airflow_provider_events.delivery.accounts import Ledger
@@ -22,12 +22,15 @@ from airflow_provider_events.delivery.batching import (
     Prefetcher,
     identity_of,
 )
-from airflow_provider_events.delivery.deferred import DeferredEvent, DeferredQueue
+from airflow_provider_events.delivery.deferred import DeferredQueue
 from airflow_provider_events.delivery.observers import DeliveryObserver
+from airflow_provider_events.delivery.offsets import Slice
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
-from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy, Stopped, sleep_unless
+from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy, Stopped
 from airflow_provider_events.delivery.sender import Sender
 from airflow_provider_events.delivery.slicing import Chunks, RequestBounds, Slicer
+from airflow_provider_events.delivery.spill import Spill
+from airflow_provider_events.events import Record
 from airflow_provider_events.exceptions import DeliveryInterrupted, EntryMissing, UnknownAnswer
 from airflow_provider_events.http.contract import Transport
 from airflow_provider_events.redaction import Redactor
@@ -45,6 +48,19 @@ class Wire(RequestBounds, Protocol):
 
     def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
         """One outcome for the whole request, or one for each of its events in order."""
+
+
+class Lane:
+    """Workers that take turns.
+
+    :param queue: the events that wait.
+    :param slots: requests in flight at most.
+    """
+
+    def __init__(self, queue: DeferredQueue, slots: int) -> None:
+        self.queue = queue
+        self.slots = slots
+        self.turns = asyncio.Semaphore(slots)
 
 
 class Engine:
@@ -74,10 +90,13 @@ class Engine:
         self._sender = Sender(transport, rate_limiter, policy, self._stopping, ledger.counters, redactor)
         self._taking: set[int] = set()
         self._doubtful: set[int] = set()  # rows whose events may be stored: no answer told
-        in_order = options.ordering == "identity"
-        self._queues = [DeferredQueue() for _ in range(limits.max_in_flight if in_order else 1)]
+        self._hold_seconds = options.missing_entry_timeout if options.on_missing_entry == "wait" else 0.0
+        self._in_order = options.ordering == "identity"
+        self._spill = Spill()
+        count, slots = (limits.max_in_flight, 1) if self._in_order else (1, limits.max_in_flight)
+        queues = [DeferredQueue(self._hold_seconds, self._spill, in_order=self._in_order) for _ in range(count)]
+        self._lanes = [Lane(queue, slots) for queue in queues]
         self._readings = [partial(wire.read, count=count) for count in range(limits.batch_size + 1)]
-        self._held_rows: dict[str, set[int]] | None = {} if in_order else None
 
     def stop(self) -> None:
         """Send nothing new, wait for what is in flight, then raise `DeliveryInterrupted` from `run`."""
@@ -88,6 +107,8 @@ class Engine:
         if self._failure is None:
             self._failure = error
         self._stopping.set()
+        for lane in self._lanes:
+            lane.queue.end(at_once=True)
 
     async def run(self, chunks: Chunks) -> None:
         """Deliver all chunks; returns when every row has an outcome.
@@ -99,12 +120,15 @@ class Engine:
         slicer = Slicer(chunks, limits, self._wire)
         reader = Prefetcher(slicer, self._ledger)
         feed: Feed = ContiguousFeed(reader, limits.batch_size)
-        if self._held_rows is not None:
+        if self._in_order:
             feed = IdentityLanes(reader, slicer, limits)
-        workers = [asyncio.create_task(self._work(feed, n)) for n in range(limits.max_in_flight)]
+        readers = [asyncio.create_task(self._work(partial(self._rows, feed, n))) for n in range(limits.max_in_flight)]
+        waiting = [lane for lane in self._lanes for _ in range(lane.slots)] if self._hold_seconds else []
+        retriers = [asyncio.create_task(self._work(partial(self._deferred, lane))) for lane in waiting]
+        workers = readers + retriers
         ticker = asyncio.create_task(self._tick())
         try:
-            await self._until_done(workers)
+            await self._until_done(readers, retriers)
         finally:
             ticker.cancel()
             for worker in workers:
@@ -113,8 +137,7 @@ class Engine:
             for worker in workers:
                 if not worker.cancelled() and (error := worker.exception()) is not None:  # no `Exception`
                     self.fail(error)
-            for queue in self._queues:
-                queue.close()
+            self._spill.close()
             try:
                 await reader.close(limits.drain_seconds)
             except Exception as error:  # whatever a driver raises; it must not hide why the delivery ended
@@ -125,52 +148,48 @@ class Engine:
         if (failure := self._failure or self._unreadable) is not None:
             raise failure
 
-    async def _until_done(self, workers: list[asyncio.Task[None]]) -> None:
+    async def _until_done(self, readers: list[asyncio.Task[None]], retriers: list[asyncio.Task[None]]) -> None:
         """Until all workers have ended, or a stop's time for draining is over."""
-        done = asyncio.ensure_future(asyncio.wait(workers))
+        done = asyncio.ensure_future(self._all_done(readers, retriers))
         stopped = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait([done, stopped], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if not done.done():
             for number in self._taking:
-                workers[number].cancel()
-            await asyncio.wait(workers, timeout=self._limits.drain_seconds)
+                readers[number].cancel()
+            await asyncio.wait([done], timeout=self._limits.drain_seconds)
             done.cancel()
 
-    async def _work(self, feed: Feed, worker: int) -> None:
-        queue = self._queues[worker % len(self._queues)]
-        held = False
+    async def _all_done(self, readers: list[asyncio.Task[None]], retriers: list[asyncio.Task[None]]) -> None:
+        """Until the source has ended, and then no event waits; where it failed, a retry asks again for those."""
+        await asyncio.wait(readers)
+        for lane in self._lanes:
+            lane.queue.end(at_once=self._unreadable is not None)
+        if retriers:
+            await asyncio.wait(retriers)
+
+    async def _work(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            while True:
-                straight_on = not queue and self._failure is None
-                batch = (feed.ready(worker) if straight_on else None) or await self._next(feed, worker, queue, held)
-                if batch is None:
-                    return
-                held = batch.held is not None
-                await self._deliver(batch, queue)
+            await work()
         except Stopped:
             return
         except Exception as error:  # the first worker's error ends the delivery; `run` raises it
             self.fail(error)
 
-    async def _next(self, feed: Feed, worker: int, queue: DeferredQueue, new_first: bool) -> Batch | None:
-        """An event whose wait is over, else new rows, else the next wait that ends.
-
-        :param new_first: new rows go before an event whose wait is over, so that many of these starve nobody.
-        """
-        loop = asyncio.get_running_loop()
+    async def _rows(self, feed: Feed, worker: int) -> None:
+        """Deliver what the source gives."""
+        lane = self._lanes[worker % len(self._lanes)]
         while not self._stopping.is_set():
-            due = queue.next_due()
-            if due is not None and due <= loop.time() and not new_first:
-                held = queue.pop()
-                return Batch.of([held.item], [held.span], held)
-            if (batch := await self._take(feed, worker)) is not None:
-                return batch
-            if due is None or self._unreadable is not None:  # a retry asks again for those that wait
-                return None
-            new_first = False
-            await sleep_unless(self._stopping, due - loop.time())
-        return None
+            if (batch := feed.ready(worker) or await self._take(feed, worker)) is None:
+                return
+            async with lane.turns:
+                await self._deliver(batch, lane.queue)
+
+    async def _deferred(self, lane: Lane) -> None:
+        """Deliver events that waited. Not by those who wait for rows, so that a source that pauses holds up none."""
+        while (event := await lane.queue.get()) is not None:
+            async with lane.turns:
+                await self._deliver(Batch.of([event.row], [event.slice], event), lane.queue)
 
     async def _take(self, feed: Feed, worker: int) -> Batch | None:
         """`feed.take`, which a stop need not wait for: rows that were not taken yet have nothing to account for.
@@ -188,7 +207,7 @@ class Engine:
 
     async def _deliver(self, batch: Batch, queue: DeferredQueue) -> None:
         """Give every event of the batch an outcome."""
-        if self._held_rows:
+        if queue and batch.held is None:
             batch = batch.part([n for n in range(len(batch.rows)) if not self._must_queue(batch, n, queue)])
         budget = self._sender.budget()
         parts = [batch] if batch.fragments else []
@@ -240,43 +259,43 @@ class Engine:
             self._ledger.delivered(slice_, [row for _, row in some])
 
     def _settle(self, batch: Batch, n: int, outcome: Outcome, answer: Answer, queue: DeferredQueue) -> None:
-        row, slice_, policy = batch.rows[n], batch.slice(n), self._options.on_missing_entry
-        if outcome.verdict is Verdict.MISSING and policy == "wait" and self._hold(batch, n, queue):
-            return
-        if self._held_rows is not None:
-            self._held_rows.get(identity_of(batch.row(n).record), set()).discard(row)
-        if outcome.verdict is Verdict.DELIVERED:
-            self._ledger.delivered(slice_, (row,))
-        elif outcome.verdict is Verdict.MISSING and policy == "skip":
-            self._ledger.skipped(slice_, row)
+        held, record, slice_ = batch.held, batch.row(n).record, batch.slice(n)
+        if outcome.verdict is not Verdict.MISSING or not self._hold_seconds:
+            self._conclude(record, slice_, outcome, answer, batch)
+            if held is not None:
+                queue.found(held)
+        elif held is None:
+            queue.add(identity_of(record), batch.row(n), slice_)
         else:
-            self._ledger.rejected_by_vendor(slice_, batch.row(n).record, outcome)
+            for given_up in queue.missed(held):
+                self._conclude(given_up.row.record, given_up.slice, outcome, answer, batch)
+
+    def _conclude(self, record: Record, slice_: Slice, outcome: Outcome, answer: Answer, batch: Batch) -> None:
+        """The event's outcome is final."""
+        policy = self._options.on_missing_entry
+        if outcome.verdict is Verdict.DELIVERED:
+            self._ledger.delivered(slice_, (record.row,))
+        elif outcome.verdict is Verdict.MISSING and policy == "skip":
+            self._ledger.skipped(slice_, record.row)
+        else:
+            self._ledger.rejected_by_vendor(slice_, record, outcome)
         if outcome.verdict is Verdict.MISSING and policy == "fail":
             self.fail(
                 EntryMissing(
-                    f"row {row}: the customer's entry does not exist ({outcome.code})",
+                    f"row {record.row}: the customer's entry does not exist ({outcome.code})",
                     status=answer.status,
                     code=outcome.code,
                     request_id=self._sender.redactor.label(answer.headers.get("x-request-id"), batch.about),
                 )
             )
 
-    def _hold(self, batch: Batch, n: int, queue: DeferredQueue) -> bool:
-        """Let the event wait; False when its time is over."""
-        now, row = asyncio.get_running_loop().time(), batch.rows[n]
-        deadline = now + self._options.missing_entry_timeout
-        held = batch.held or DeferredEvent(now, row, deadline, 0, batch.row(n), batch.slice(n))
-        if now >= held.deadline:
-            return False
-        if self._held_rows is not None:
-            self._held_rows.setdefault(identity_of(held.item.record), set()).add(row)
-        queue.add(held.again(now))
-        return True
-
     def _must_queue(self, batch: Batch, n: int, queue: DeferredQueue) -> bool:
-        """Whether an earlier event of the same identity still waits; then this one queues up behind it."""
-        rows = self._held_rows.get(identity_of(batch.row(n).record)) if self._held_rows else None
-        return bool(rows and min(rows) < batch.rows[n] and self._hold(batch, n, queue))
+        """Let the event wait if its customer is known to be missing, or has events that wait."""
+        row = batch.row(n)
+        if (customer := identity_of(row.record)) not in queue:
+            return False
+        queue.add(customer, row, batch.slice(n))
+        return True
 
     async def _tick(self) -> None:
         while True:

@@ -1,128 +1,167 @@
-"""Events that wait for their customer's entry: pauses, deadlines, bounded memory, and what goes on meanwhile."""
+"""Events that wait for their customer's entry: pauses, deadlines, one probe a customer, and what goes on meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import tracemalloc
-from collections import Counter
+import json
+import resource
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from airflow_provider_events.contract import Answer, Request
-from airflow_provider_events.delivery import deferred as waiting_module
-from airflow_provider_events.delivery.deferred import (
-    FIRST_PAUSE_SECONDS,
-    MAX_PAUSE_SECONDS,
-    DeferredEvent,
-    DeferredQueue,
-)
+from airflow_provider_events.delivery import deferred, spill
+from airflow_provider_events.delivery.deferred import DeferredQueue, pause_seconds
 from airflow_provider_events.delivery.encoding import EncodedRow
+from airflow_provider_events.delivery.job import Delivery, Plan
 from airflow_provider_events.delivery.offsets import Slice
-from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.events import Event, Record
-from tests.delivery.harness import KeptSink, Run, chunked, rows, said
+from airflow_provider_events.delivery.options import DeliveryOptions, Limits
+from airflow_provider_events.delivery.spill import Spill
+from airflow_provider_events.events import DeliveryReport, Event, Record
+from airflow_provider_events.exceptions import DeliveryError, DeliveryInterrupted, SourceError
+from airflow_provider_events.http import open_transport
+from airflow_provider_events.http.contract import Endpoint
+from tests.delivery.harness import (
+    QUICK,
+    SENT_AT,
+    Given,
+    KeptSink,
+    PlainWire,
+    Run,
+    Silent,
+    chunked,
+    odd_server,
+    rows,
+    said,
+)
 from tests.reliability.clock import simulate
 
 WAIT = DeliveryOptions(on_missing_entry="wait", missing_entry_timeout=900, max_rejected=10**6)
 
 
-def held(row: int, due: float = 0.0, data: Any = None) -> DeferredEvent:
-    """An event that waits."""
-    record = Record(row, Event("e", {"id": row}), data)
-    item = EncodedRow(row, None, b"x", record)
-    return DeferredEvent(due, row, 900.0, 0, item, Slice((0, None), (row, None), [row]))
-
-
 # -- the queue -------------------------------------------------------------------------------------------------------
 
 
-def test_the_one_that_is_due_first_comes_first() -> None:
-    queue = DeferredQueue()
-    for row, due in ((1, 7.0), (2, 5.0), (3, 6.0), (4, 5.0)):
-        queue.add(held(row, due))
-    assert queue.next_due() == 5.0
-    assert [queue.pop().row for _ in range(4)] == [2, 4, 3, 1]
-    assert queue.next_due() is None
-    queue.close()
+def item(row: int, customer: str) -> EncodedRow:
+    return EncodedRow(row, None, b"x", Record(row, Event("e", {"id": customer})))
 
 
-def test_what_does_not_fit_into_memory_goes_through_a_file_and_comes_back_whole(
-    monkeypatch: pytest.MonkeyPatch,
+def in_queue(
+    test: Callable[[DeferredQueue], Awaitable[None]], hold_seconds: float = 900, in_order: bool = False
 ) -> None:
-    monkeypatch.setattr(waiting_module, "IN_MEMORY", 10)
-    queue = DeferredQueue()
-    given = {row: held(row, float(row), {"n": row, "note": b"\x00"}) for row in range(1, 101)}
-    for one in given.values():
-        queue.add(one)
-    assert len(queue) == 100
-    assert len(queue._heap) == 10
-    back = []
-    while queue.next_due() is not None:
-        back.append(queue.pop())
-        assert len(queue._heap) <= 10
-    assert [one.row for one in back] == list(range(1, 101))
-    for one in back:
-        assert one == given[one.row]
-        assert one.span is given[one.row].span, "a span is shared by the rows of its request: no copy will do"
-    assert len(queue) == 0
-    queue.close()
+    async def run() -> None:
+        await test(DeferredQueue(hold_seconds, Spill(), in_order=in_order))
+
+    simulate(run())
 
 
-def test_the_file_is_used_again_and_again_without_growing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting_module, "IN_MEMORY", 10)
-    queue = DeferredQueue()
-    sizes = []
-    for _ in range(5):
-        for row in range(50):
-            queue.add(held(row, float(row)))
-        while queue.next_due() is not None:
-            queue.pop()
-        assert queue._file is not None
-        sizes.append(queue._file.seek(0, 2))
-    assert set(sizes) == {0}
-    queue.close()
-    queue.close()
+def add(queue: DeferredQueue, *events: tuple[int, str]) -> None:
+    for row, customer in events:
+        queue.add(customer, item(row, customer), Slice((0, None), (row, None), [row]))
 
 
-def test_columns_that_cannot_be_pickled_do_not_stop_the_spilling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drivers give a memoryview for binary columns (psycopg2 does), whether the mapping uses them or not."""
-    monkeypatch.setattr(waiting_module, "IN_MEMORY", 2)
-    queue = DeferredQueue()
-    for row in range(9):
-        queue.add(held(row, float(row), {"picture": memoryview(b"\x00\x01")}))
-    back = []
-    while queue.next_due() is not None:
-        back.append(queue.pop())
-    assert [one.row for one in back] == list(range(9))
-    queue.close()
+def test_the_customer_who_is_due_first_comes_first() -> None:
+    async def test(queue: DeferredQueue) -> None:
+        for row, customer in ((1, "c"), (2, "a"), (3, "b")):
+            add(queue, (row, customer))
+            await asyncio.sleep(1)
+        assert [event.row.row for event in [await queue.get() for _ in range(3)] if event] == [1, 2, 3]
+        assert asyncio.get_running_loop().time() == pytest.approx(7, abs=0.1)
+
+    in_queue(test)
 
 
-def test_memory_is_bounded_by_the_number_kept_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fifty thousand events of 2 KiB that wait: 100 MB, of which 2 % are in memory."""
-    monkeypatch.setattr(waiting_module, "IN_MEMORY", 1000)
-    queue = DeferredQueue()
-    gc.collect()
-    tracemalloc.start()
-    for row in range(50_000):
-        queue.add(held(row, float(row), {"note": f"{row:02048}"}))
-    used, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    queue.close()
-    assert used < 40_000_000, used
+def test_one_event_of_a_customer_asks_and_the_others_follow_in_their_order() -> None:
+    async def test(queue: DeferredQueue) -> None:
+        add(queue, (1, "a"), (4, "a"), (2, "a"), (3, "b"))
+        first = [await queue.get(), await queue.get()]
+        assert [event.row.row for event in first if event] == [1, 3]
+        add(queue, (5, "a"))
+        waiting = asyncio.create_task(queue.get())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(waiting), 3600)
+        assert first[0]
+        queue.found(first[0])
+        rest = [await waiting, await queue.get(), await queue.get()]
+        assert [event.row.row for event in rest if event] == [2, 4, 5]
+        assert asyncio.get_running_loop().time() == pytest.approx(3605, abs=0.1)
+        for event in rest:
+            assert event
+            assert "a" in queue
+            queue.found(event)
+        assert "a" not in queue
+        queue.end()
+        assert queue
+
+    in_queue(test)
 
 
-def test_pauses_double_from_five_to_sixty_seconds_and_end_at_the_deadline() -> None:
-    one, now, pauses = held(1), 0.0, []
-    while now < one.deadline:
-        one = one.again(now)
-        pauses.append(one.due - now)
-        now = one.due
-    assert pauses[:5] == [5, 10, 20, 40, 60]
-    assert set(pauses[4:-1]) == {60}
-    assert now == one.deadline
-    assert (FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS) == (5, 60)
+def test_in_order_each_waits_for_the_outcome_of_the_one_before() -> None:
+    async def test(queue: DeferredQueue) -> None:
+        add(queue, *((row, "a") for row in range(1, 5)))
+        for row in range(1, 5):
+            event = await queue.get()
+            assert event
+            assert event.row.row == row
+            waiting = asyncio.create_task(queue.get())
+            add(queue, (row + 4, "a"))
+            await asyncio.sleep(60)
+            assert not waiting.done()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            queue.found(event)
+
+    in_queue(test, in_order=True)
+
+
+def test_an_answer_gives_up_those_whose_time_is_over_and_no_others() -> None:
+    async def test(queue: DeferredQueue) -> None:
+        for row in range(1, 41):
+            add(queue, (row, "a"))
+            await asyncio.sleep(0.25)
+        given_up: dict[int, float] = {}
+        asked = 0
+        while queue:
+            event = await queue.get()
+            assert event
+            asked += 1
+            for over in queue.missed(event):
+                given_up[over.row.row] = asyncio.get_running_loop().time()
+        assert list(given_up) == list(range(1, 41))
+        for row, at in given_up.items():
+            deadline = (row - 1) * 0.25 + 30
+            assert deadline - 0.01 <= at <= deadline + 1.01, (row, at)
+        assert asked < 20
+
+    in_queue(test, hold_seconds=30)
+
+
+def test_whoever_waits_learns_that_nothing_comes_any_more() -> None:
+    async def test(queue: DeferredQueue) -> None:
+        add(queue, (1, "a"))
+        waiting = [asyncio.create_task(queue.get()) for _ in range(4)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        (event,) = [task.result() for task in waiting if task.done()]
+        queue.end()
+        await asyncio.sleep(60)
+        assert sum(task.done() for task in waiting) == 1, "the event that is out may come back"
+        assert event
+        queue.found(event)
+        assert [await task for task in waiting].count(None) == 3
+
+    in_queue(test)
+
+
+def test_pauses_double_from_five_to_sixty_seconds() -> None:
+    assert [pause_seconds(misses) for misses in range(1, 8)] == [5, 10, 20, 40, 60, 60, 60]
+    assert pause_seconds(10**6) == 60
 
 
 # -- in a delivery ---------------------------------------------------------------------------------------------------
@@ -188,12 +227,12 @@ def test_new_rows_are_not_starved_by_those_that_wait() -> None:
 
 @pytest.mark.parametrize("ordering", ["none", "identity"])
 def test_thousands_that_wait_are_all_accounted_for(ordering: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting_module, "IN_MEMORY", 100)
-    vendor = Entries({str(n): 100.0 if n % 3 else NEVER for n in range(1, 3000)}, slowness=0.001)
+    monkeypatch.setattr(spill, "MEMORY_BYTES", 20_000)
+    vendor = Entries({str(n): 100.0 if n % 3 else NEVER for n in range(1, 600)}, slowness=0.001)
     options = DeliveryOptions(on_missing_entry="wait", max_rejected=10**6, ordering=ordering)
-    report = simulate(Run(vendor.answer, options=options, batch_size=20, max_in_flight=8).through(chunked(rows(4000))))
-    assert report.rejected == 999
-    assert report.delivered == 3001
+    report = simulate(Run(vendor.answer, options=options, batch_size=20, max_in_flight=8).through(chunked(rows(1000))))
+    assert report.rejected == 199
+    assert report.delivered == 801
     assert report.unsent == 0
 
 
@@ -210,3 +249,263 @@ def test_a_stop_while_events_wait_leaves_them_unsent() -> None:
 
     report = simulate(stopped())
     assert (report.delivered, report.unsent, report.rejected) == (9, 1, 0)
+
+
+def of_customers(customers: list[int]) -> Given:
+    """An event for each number, by that customer; its id is the row."""
+    made = [Record(row, Event("e", {"id": one}, id=str(row))) for row, one in enumerate(customers, start=1)]
+    return chunked(made)
+
+
+@pytest.mark.parametrize("ordering", ["none", "identity"])
+def test_a_thousand_events_of_one_missing_customer_ask_with_one_probe(ordering: Any) -> None:
+    requests: list[tuple[float, str]] = []
+
+    async def answer(request: Request) -> Answer:
+        await asyncio.sleep(0.01)
+        now = asyncio.get_running_loop().time()
+        requests.append((now, (request.body or b"").decode()))
+        return said(200, "missing" if now < 100 else "delivered")
+
+    options = DeliveryOptions(on_missing_entry="wait", ordering=ordering)
+    report = simulate(Run(answer, options=options, batch_size=1).through(of_customers([7] * 1000)))
+    assert (report.delivered, report.unsent) == (1000, 0)
+    in_vain = [row for at, row in requests if at < 100]
+    assert len(in_vain) <= 4 + 6, "those in flight at first, and the probes at 5, 15, 35, 75 s"
+    followed = [int(row) for at, row in requests if at >= 100]
+    assert followed == sorted(followed)
+
+
+def test_followers_of_a_customer_who_vanishes_again_wait_again() -> None:
+    """As where several replicas answer, of which some are behind."""
+    asked: Counter[str] = Counter()
+
+    async def answer(request: Request) -> Answer:
+        await asyncio.sleep(0.01)
+        row = (request.body or b"").decode()
+        asked[row] += 1
+        return said(200, "missing" if asked[row] < 3 and int(row) % 3 else "delivered")
+
+    report = simulate(Run(answer, options=WAIT, batch_size=1).through(of_customers([1, 2] * 50)))
+    assert (report.delivered, report.unsent) == (100, 0)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.integers(1, 6), max_size=60),
+    st.dictionaries(st.integers(1, 6), st.integers(0, 300)),
+    st.integers(3, 120),
+    st.sampled_from(["none", "identity"]),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_each_waiting_event_arrives_or_is_given_up_in_time(
+    customers: list[int], late: dict[int, int], timeout: int, ordering: Any, batch: int, workers: int, on_disk: bool
+) -> None:
+    accepted: dict[int, float] = {}
+    first: dict[int, float] = {}
+    order: dict[int, list[int]] = defaultdict(list)
+    over: dict[int, float] = {}
+
+    class Timed(KeptSink):
+        def write(self, line: bytes) -> None:
+            super().write(line)
+            self.flush()
+            over[self.lines[-1]["row"]] = asyncio.get_running_loop().time()
+
+    async def answer(request: Request) -> Answer:
+        await asyncio.sleep(0.01)
+        now = asyncio.get_running_loop().time()
+        verdicts = []
+        for row in map(int, (request.body or b"").decode().split(",")):
+            first.setdefault(row, now)
+            if now < late.get(customers[row - 1], 0):
+                verdicts.append("missing")
+            else:
+                assert row not in accepted, "sent twice"
+                accepted[row] = now
+                order[customers[row - 1]].append(row)
+                verdicts.append("delivered")
+        return said(200, verdicts)
+
+    options = DeliveryOptions(
+        on_missing_entry="wait", missing_entry_timeout=timeout, max_rejected=10**6, ordering=ordering
+    )
+    dead_letters = Timed()
+    run = Run(answer, options=options, batch_size=batch, max_in_flight=workers, dead_letters=dead_letters)
+    with pytest.MonkeyPatch.context() as patch:
+        if on_disk:
+            patch.setattr(spill, "MEMORY_BYTES", 0)
+        report = simulate(run.through(of_customers(customers)))
+    assert report.delivered == len(accepted)
+    assert report.rejected == len(over)
+    assert sorted([*accepted, *over]) == list(range(1, len(customers) + 1))
+    for row, at in over.items():
+        assert at <= first.get(row, at) + timeout + 3
+        assert at >= min(late.get(customers[row - 1], 0), timeout) - 0.1
+    for row, at in accepted.items():
+        assert at <= max(late.get(customers[row - 1], 0) + 60, timeout) + 5
+    if ordering == "identity":
+        assert all(each == sorted(each) for each in order.values())
+
+
+# -- over real sockets: a source that pauses -------------------------------------------------------------------------
+
+MISSES = 3
+
+
+class Paused:
+    """A vendor at which customer 1 comes at the fourth try, and a source that pauses until then."""
+
+    def __init__(self) -> None:
+        self.tries: Counter[str] = Counter()
+        self.there = threading.Event()
+        self.missed = threading.Event()
+        self.waited_in_vain = False
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """A verdict for each event."""
+        verdicts = []
+        for row in (await request.text()).split(","):
+            self.tries[row] += 1
+            late = row == "1" and self.tries[row] <= MISSES
+            verdicts.append("missing" if late else "delivered")
+            if row == "1":
+                (self.missed if late else self.there).set()
+        return web.json_response(verdicts)
+
+    def source(self, before: int, after: int, fails: bool = False) -> Given:
+        """Rows that come only once the first one has arrived."""
+
+        def chunks() -> Iterator[list[Record]]:
+            yield rows(before)
+            self.waited_in_vain = not self.there.wait(10)
+            if fails:
+                raise SourceError("the connection is lost")
+            if after:
+                yield rows(before + after)[before:]
+
+        return Given(chunks())
+
+
+def paused(
+    vendor: Paused, source: Given, ordering: Any, begun: Callable[[Delivery], None] = lambda _: None
+) -> DeliveryReport:
+    options = DeliveryOptions(on_missing_entry="wait", missing_entry_timeout=60, ordering=ordering)
+    with odd_server(vendor.answer) as server:
+        endpoint = Endpoint(server.url, {}, timeout_seconds=5.0, max_connections=4)
+        plan = Plan("plain", options, Limits(1, 4, 5.0), None, SENT_AT, policy=QUICK)
+        delivery = Delivery(PlainWire(), lambda: open_transport(endpoint), plan, Silent())
+        begun(delivery)
+        try:
+            return delivery.run(source)
+        except (DeliveryInterrupted, SourceError):
+            return delivery.report()
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deferred, "FIRST_PAUSE_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize("ordering", ["none", "identity"])
+@pytest.mark.parametrize(("before", "after"), [(9, 0), (9, 5), (100, 300)])
+def test_a_source_that_pauses_holds_up_nothing_that_is_due(ordering: Any, before: int, after: int) -> None:
+    vendor = Paused()
+    report = paused(vendor, vendor.source(before, after), ordering)
+    assert not vendor.waited_in_vain
+    assert (report.delivered, report.unsent) == (before + after, 0)
+    assert vendor.tries["1"] == MISSES + 1
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize("ordering", ["none", "identity"])
+def test_a_source_that_fails_after_a_pause_leaves_nothing_undone_that_was_due(ordering: Any) -> None:
+    vendor = Paused()
+    report = paused(vendor, vendor.source(9, 0, fails=True), ordering)
+    assert not vendor.waited_in_vain
+    assert (report.read, report.delivered, report.unsent) == (9, 9, 0)
+
+
+@pytest.mark.parametrize("ordering", ["none", "identity"])
+def test_a_stop_while_the_source_pauses_and_an_event_waits_ends_at_once(ordering: Any) -> None:
+    vendor = Paused()
+
+    def stop_soon(delivery: Delivery) -> None:
+        def stop() -> None:
+            vendor.missed.wait(10)
+            delivery.stop()
+            vendor.there.set()
+
+        threading.Thread(target=stop).start()
+
+    report = paused(vendor, vendor.source(9, 5), ordering, stop_soon)
+    assert report.delivered + report.unsent == report.read
+    assert report.unsent
+    assert vendor.tries["1"] == 1
+    assert report.seconds < 4
+
+
+# -- over real sockets: a full disk ----------------------------------------------------------------------------------
+
+
+class Kept:
+    """A checkpoint from try to try."""
+
+    saved: Any = None
+
+    def load(self) -> Any:
+        """See `CheckpointStore.load`."""
+        return self.saved
+
+    def save(self, checkpoint: Any, *, completed: bool) -> None:
+        """See `CheckpointStore.save`."""
+        self.saved = None if completed else json.loads(json.dumps(checkpoint))
+
+
+@contextmanager
+def small_files() -> Iterator[None]:
+    """As a disk that is full: no file gets longer than 50 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize("ordering", ["none", "identity"])
+def test_a_full_disk_ends_the_delivery_with_a_report_and_a_retry_goes_on(
+    ordering: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "MEMORY_BYTES", 20_000)
+    accepted: Counter[str] = Counter()
+    there = False
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        row = await request.text()
+        missing = not there and int(row) % 2
+        accepted[row] += not missing
+        return web.json_response("missing" if missing else "delivered")
+
+    options = DeliveryOptions(on_missing_entry="wait", missing_entry_timeout=60, ordering=ordering)
+    store = Kept()
+    with odd_server(answer) as server:
+        endpoint = Endpoint(server.url, {}, timeout_seconds=5.0, max_connections=4)
+        plan = Plan("plain", options, Limits(1, 4, 5.0), None, SENT_AT, policy=QUICK)
+        tries = [Delivery(PlainWire(), lambda: open_transport(endpoint), plan, Silent(), None, store) for _ in range(2)]
+        with small_files(), pytest.raises(DeliveryError, match=r"File too large") as caught:
+            tries[0].run(chunked(rows(2000)))
+        report = caught.value.report
+        assert caught.value.retryable
+        assert report
+        assert report.delivered == accepted.total()
+        assert report.delivered + report.unsent == report.read
+        there = True
+        second = tries[1].run(chunked(rows(2000)))
+    assert (second.resumed, second.delivered) == (report.delivered, 2000 - report.delivered)
+    assert set(accepted.values()) == {1}
+    assert len(accepted) == 2000
