@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -98,3 +100,19 @@ def rows(text: str) -> list[list[str]]:
 def code(cell: str) -> list[str]:
     """What stands between backticks in a cell."""
     return re.findall(r"`([^`]*)`", cell)
+
+
+@cache
+def defined() -> set[str]:
+    """All classes, functions and methods of the package, methods also with their class."""
+    found: set[str] = set()
+
+    def walk(body: Iterable[ast.stmt], inside: str = "") -> None:
+        for node in body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                found.update({node.name, f"{inside}{node.name}"})
+                walk(node.body, f"{node.name}." if isinstance(node, ast.ClassDef) else inside)
+
+    for module in (ROOT / "airflow_provider_events").rglob("*.py"):
+        walk(ast.parse(module.read_text(encoding="utf-8")).body)
+    return found

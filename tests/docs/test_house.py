@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterable
-from functools import cache
 
 import pytest
 
-from tests.docs.pages import blocks, code, rows, section, text_of
+from tests.docs.pages import blocks, code, defined, rows, section, text_of
 from tests.test_boundaries import MODULES, ROOMS, WORDS, arrows
 
 Arrows = set[tuple[str, str]]
@@ -45,22 +42,6 @@ def without_detours(arrows: Arrows) -> Arrows:
 def test_the_drawing_is_what_is_imported() -> None:
     assert sorted(drawn()) == sorted(without_detours(imported()))
     assert {room for arrow in drawn() for room in arrow} == {*ROOMS, "words"} - {"__init__"}
-
-
-@cache
-def defined() -> set[str]:
-    """All classes, functions and methods of the package, methods with their class; and parameters and fields."""
-    found: set[str] = set()
-
-    def walk(body: Iterable[ast.stmt], inside: str = "") -> None:
-        for node in body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                found.update({node.name, f"{inside}{node.name}"})
-                walk(node.body, f"{node.name}." if isinstance(node, ast.ClassDef) else inside)
-
-    for module in MODULES:
-        walk(ast.parse(module.read_text(encoding="utf-8")).body)
-    return found
 
 
 @pytest.mark.parametrize("title", ["The words", "The life of a row"])

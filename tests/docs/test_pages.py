@@ -29,7 +29,7 @@ from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.transfers.sql_to_entries import SqlToEntriesOperator
 from airflow_provider_events.transfers.sql_to_events import SqlDeliveryOperator, SqlToEventsOperator
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor, registry
-from tests.docs.pages import DOCS, FILES, ROOT, anchors, code, links, rows, section
+from tests.docs.pages import DOCS, FILES, ROOT, anchors, code, defined, links, rows, section
 
 PACKAGE = Path(airflow_provider_events.__file__).parent
 
@@ -139,6 +139,16 @@ def test_the_paces_are_those_that_the_vendors_publish() -> None:
     for conn_type in ("embeddables", "vibetrace"):
         assert vendor_named(conn_type).quota(1) is None
         assert vendor_named(conn_type).max_in_flight == 16
+
+
+def test_the_profile_names_functions_that_are_there() -> None:
+    """Where one was renamed: make bench BENCH="--only profile"."""
+    shown = [
+        (code(name)[0], code(file)[0]) for name, file, _ in rows(section("performance", "What costs what")) if file
+    ]
+    ours = [(re.sub(r"\.<.*", "", name), file) for name, file in shown if file.startswith(PACKAGE.name)]
+    assert len(ours) > 10
+    assert [name for name, file in ours if name not in defined() or not (ROOT / file).exists()] == []
 
 
 # -- troubleshooting -------------------------------------------------------------------------------------------------
