@@ -1,24 +1,36 @@
-"""A request to a vendor, its answer, and what that means: the values that cross between vendors and delivery."""
+"""What crosses between vendors and delivery: a request, its answer and what that means; and who writes and reads them.
+
+A `Codec` writes events, or upserts, and reads answers; a `LookupCodec` asks for entries. Nothing else of a vendor is
+known to a delivery or a search.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import partial
 from itertools import repeat
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast
 
 import orjson
 
+from airflow_provider_events.events import Event, Record
+from airflow_provider_events.values import TimeFormat, iso_utc, json_object
+
 __all__ = [
     "Answer",
-    "BulkCodec",
+    "BulkRecords",
+    "Codec",
     "EventColumns",
     "EventContent",
+    "Fragment",
     "Listing",
+    "LookupCodec",
     "Outcome",
     "Page",
     "Request",
@@ -109,7 +121,8 @@ class EventContent(NamedTuple):
 class EventColumns(NamedTuple):
     """What at least one event says, column by column; a column is there for all of them or for none.
 
-    :param identities: the ids in them are text where the writer says `stringify_identity`.
+    :param identities: the ids in them are text where the codec says `stringify_identity`.
+    :param ids: None too where the codec does not look at them.
     """
 
     vendor: str
@@ -131,33 +144,6 @@ class EventColumns(NamedTuple):
 
 
 _content = cast(Callable[[Any], EventContent], partial(tuple.__new__, EventContent))
-
-
-@runtime_checkable
-class BulkCodec(Protocol):
-    """Writes what events say without the events."""
-
-    @property
-    def conn_type(self) -> str:
-        """The vendor of the contents."""
-
-    @property
-    def uses_event_id(self) -> bool:
-        """Whether an event's own id is looked at."""
-
-    @property
-    def stringify_identity(self) -> bool:
-        """Whether a customer's ids are sent as text, whatever they are."""
-
-    @property
-    def max_bulk_properties(self) -> int:
-        """Events with more properties have to be encoded one by one."""
-
-    def render_time(self, moment: datetime) -> str:
-        """A time among the properties."""
-
-    def encode_columns(self, contents: EventColumns) -> Sequence[bytes | None]:
-        """Each event as a fragment of a request; None for one that has to be encoded by itself."""
 
 
 class Page(NamedTuple):
@@ -216,3 +202,167 @@ class Outcome(NamedTuple):
     code: str = ""
     reason: str = ""
     reference: str | None = None
+
+
+class Fragment(NamedTuple):
+    """What an encoder says of one event, as it travels through a delivery: packed into bytes, which only it reads.
+
+    A codec whose requests need nothing but bodies may do without, and give the body alone.
+
+    :param body: the event's part of a request's body, without a line feed.
+    :param head: what a request needs beside it, such as a path or what its id is made of; no line feed either.
+    """
+
+    body: bytes
+    head: bytes = b""
+
+    def __repr__(self) -> str:
+        """Without the event."""
+        return f"<Fragment of {len(self.body)} bytes>"
+
+    def pack(self) -> bytes:
+        """Head and body in one."""
+        return self.head + b"\n" + self.body
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Fragment:
+        """The inverse."""
+        head, _, body = packed.partition(b"\n")
+        return cls(body, head)
+
+    @staticmethod
+    def pack_each(bodies: Iterator[bytes], heads: Iterator[bytes]) -> list[bytes]:
+        """`pack` for many."""
+        return list(map(b"\n".join, zip(heads, bodies, strict=True)))
+
+    @staticmethod
+    def bodies(packed: Sequence[bytes]) -> list[bytes]:
+        """The bodies of many."""
+        return b"\n".join(packed).split(b"\n")[1::2]
+
+
+class Codec(ABC):
+    """How events of a vendor, or upserts of its entries, become requests, and what the answers mean.
+
+    `encode_content` is the rule for one event. Neighbouring rows of the same columns come to `encode_columns` without
+    ever being an `Event`; by default it applies that rule to each. A codec that can write them faster says so in
+    `encode_columns_fast`, to the same bytes.
+
+    :ivar conn_type: connection type of the vendor.
+    :ivar max_request_bytes: bound of a request body of more than one event; default 1,000,000.
+    :ivar fragment_overhead: bytes at most that an event costs in a body beside its own; the envelope costs no more
+        either. Default 1, for a comma.
+    :ivar timestamp_sent: whether the time of an event is looked at; default True.
+    :ivar uses_event_id: whether an event's own id is looked at; default False.
+    :ivar stringify_identity: whether a customer's ids are sent as text, whatever they are; default False.
+    :ivar max_bulk_properties: events with more properties have to be encoded one by one; default 1000.
+    """
+
+    conn_type: str
+    max_request_bytes: int = 1_000_000
+    fragment_overhead: int = 1
+    timestamp_sent: bool = True
+    uses_event_id: bool = False
+    stringify_identity: bool = False
+    max_bulk_properties: int = 1000
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def encode(self, event: Event) -> bytes:
+        """The event as a fragment of a request, never empty.
+
+        :raises InvalidEvent: the vendor would refuse it; names field and reason.
+        """
+        return self.encode_content(self.content(event))
+
+    @abstractmethod
+    def encode_content(self, content: EventContent) -> bytes:
+        """What an event says as a fragment of this vendor's requests, with a timestamp where the vendor takes one.
+
+        Most often JSON, and never the same for two events that the vendor is to tell apart; see `Fragment`.
+
+        :param content: already found to be an event; its properties are JSON-safe and not to be changed.
+        :raises InvalidEvent: the vendor would refuse it; names field and reason.
+        """
+
+    def encode_columns(self, contents: EventColumns) -> Sequence[bytes | None]:
+        """The same for many events; None for one that has to be encoded by itself, to find the words for its fault."""
+        with suppress(TypeError):  # orjson's, for one value among all of them
+            if (alike := self.encode_columns_fast(contents)) is not None:
+                return alike
+        fragments: list[bytes | None] = []
+        for content in contents.each():
+            try:
+                fragments.append(self.encode_content(content))
+            except (ValueError, OverflowError, TypeError):  # of the last, orjson makes its own errors
+                fragments.append(None)
+        return fragments
+
+    def encode_columns_fast(self, contents: EventColumns) -> Sequence[bytes] | None:
+        """The same bytes without a look at each event; None where not all of them are of the usual kind.
+
+        :raises TypeError: one holds what cannot be written.
+        """
+        return None
+
+    def content(self, event: Event) -> EventContent:
+        """What an event says.
+
+        :raises InvalidEvent: naming a property that has no place in JSON.
+        """
+        properties = json_object(event.properties, "properties", self.time_format)
+        return EventContent(self.conn_type, event.name, event.identity, event.timestamp, properties, event.id)
+
+    def time_format(self, name: str) -> TimeFormat:
+        """How an aware time is written in the property `name`; by default as `2026-03-01T09:30:00Z`, in UTC."""
+        return iso_utc
+
+    def key(self, event: Event) -> str:
+        """The idempotency key under which an event is sent by itself, 32 hex digits.
+
+        :raises InvalidEvent: as from `encode`.
+        """
+        return self.content(event).key
+
+    # -- requests and answers ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def request(self, fragments: Sequence[bytes]) -> Request:
+        """One request for one or more events, as many as the vendor takes at most."""
+
+    @abstractmethod
+    def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
+        """What an answer means: one outcome for the whole request, or one for each of its `count` events in order."""
+
+
+class BulkRecords(Sequence[Record]):
+    """Records with consecutive numbers that can be encoded together, without becoming events.
+
+    :ivar first_row: number of the first one.
+    """
+
+    first_row: int
+
+    @abstractmethod
+    def encoded(self, codec: Codec, sent_at: datetime | None) -> list[bytes | None]:
+        """Each record as a fragment of a request, at `sent_at` if it has no time.
+
+        None for one that has to be encoded by itself.
+        """
+
+
+class LookupCodec(Protocol):
+    """How a vendor is asked for entries, and what it answers."""
+
+    def lookup(self, identity: Mapping[str, str | int]) -> Request | None:
+        """A new request that asks for one entry; None where only a listing can tell.
+
+        :raises InvalidEvent: the vendor cannot be asked for such an identity.
+        :raises ConfigurationError: the vendor or the connection allows no look-ups.
+        """
+
+    def read_lookup(self, answer: Answer) -> Outcome:
+        """FOUND, MISSING, or why there is no telling."""
+
+    def listing(self, identities: Sequence[Mapping[str, str | int]]) -> Listing | None:
+        """Pages in which `identities` are searched, where the vendor has them."""

@@ -35,6 +35,7 @@ from airflow_provider_events.exceptions import InvalidEvent
 
 __all__ = [
     "MAX_DEPTH",
+    "TimeFormat",
     "all_utc",
     "filled",
     "is_missing",
@@ -54,6 +55,8 @@ __all__ = [
     "utc_text",
     "whole_number",
 ]
+
+TimeFormat = Callable[[datetime], str]
 
 MAX_DEPTH = 32
 _zone = attrgetter("tzinfo")
@@ -199,23 +202,23 @@ def whole_number(value: object) -> object:
 
 
 def json_object(
-    values: Mapping[str, Any], path: str, render_time: Callable[[datetime], str] = iso_utc
+    values: Mapping[str, Any], path: str, time_format: Callable[[str], TimeFormat] | None = None
 ) -> dict[str, Any]:
     """`values` with every value JSON-safe.
 
     :param path: prefix for the field named in an error, e.g. `"properties"`.
-    :param render_time: the vendor's text for an aware datetime.
+    :param time_format: the vendor's text for an aware datetime, by the name of the value; default: `iso_utc`.
     :raises InvalidEvent: naming the first value that has no place in JSON.
     """
     return {
         name if type(name) is str and name.isascii() else plain_text(name, path): value
         if (type(value) is str and value.isascii()) or type(value) is bool or value is None
-        else json_value(value, f"{path}.{name}", render_time)
+        else json_value(value, f"{path}.{name}", time_format(name) if time_format else iso_utc)
         for name, value in values.items()
     }
 
 
-def json_value(value: Any, path: str, render_time: Callable[[datetime], str] = iso_utc, depth: int = 0) -> Any:
+def json_value(value: Any, path: str, render_time: TimeFormat = iso_utc, depth: int = 0) -> Any:
     """One value, JSON-safe, by the table above.
 
     :raises InvalidEvent: naming `path` and the value's kind.

@@ -20,7 +20,7 @@ PACKAGE = "airflow_provider_events"
 ROOT = Path(airflow_provider_events.__file__).parent
 # The words, which every room may use, and the words that each of them needs.
 WORDS = {
-    "contract": set[str](),
+    "contract": {"events", "values"},
     "events": {"exceptions", "reports", "shown", "values"},
     "exceptions": {"reports", "shown"},
     "frames": {"exceptions"},

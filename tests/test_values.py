@@ -199,7 +199,10 @@ def test_the_vendors_text_for_times_is_used_at_every_depth() -> None:
     def render(moment: datetime) -> str:
         return f"{moment:%Y}"
 
-    assert json_object({"a": MOMENT, "b": [{"c": MOMENT}]}, "p", render) == {"a": "2026", "b": [{"c": "2026"}]}
+    assert json_object({"a": MOMENT, "b": [{"c": MOMENT}]}, "p", lambda name: render) == {
+        "a": "2026",
+        "b": [{"c": "2026"}],
+    }
 
 
 def test_the_given_values_are_left_alone() -> None:

@@ -169,7 +169,8 @@ def _event_dict(event: Event) -> dict[str, Any] | None:
     """The event with its values as they travel, so that it is the same when it is read again; None for what has no
     place in JSON, and would come back as something else."""
     try:
-        fields = {**_fields(event), "properties": json_object(event.properties, "properties", rejected_time)}
+        properties = json_object(event.properties, "properties", lambda name: rejected_time)
+        fields = {**_fields(event), "properties": properties}
         orjson.dumps(fields)
     except Exception:  # a refusal of ours, or whatever a value's own class does
         return None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol, Self, cast, overload, runtime_checkable
+from typing import Any, NamedTuple, Self, cast, overload
 
-from airflow_provider_events.contract import BulkCodec
+from airflow_provider_events.contract import BulkRecords, Codec
 from airflow_provider_events.events import Event, Record, Rejection
 from airflow_provider_events.exceptions import EventsError, InvalidEvent
 
-__all__ = ["Bulk", "Chunk", "EncodedRow", "Encoder", "at_its_time", "encoded", "prepare"]
+__all__ = ["Chunk", "EncodedRow", "at_its_time", "encoded", "prepare"]
 
 
 class EncodedRow(NamedTuple):
@@ -139,38 +139,9 @@ class _Joined(Sequence[Record]):
         raise IndexError(at)
 
 
-class Encoder(Protocol):
-    """Makes fragments of requests from events."""
-
-    @property
-    def timestamp_sent(self) -> bool:
-        """Whether the vendor takes the time of an event."""
-
-    def encode(self, event: Event) -> bytes:
-        """The event as a fragment of a request, never empty.
-
-        :raises InvalidEvent: the vendor would refuse it.
-        """
-
-
-@runtime_checkable
-class Bulk(Sized, Protocol):
-    """Records with consecutive numbers that can be encoded together, without becoming events."""
-
-    @property
-    def first_row(self) -> int:
-        """Number of the first one."""
-
-    def encoded(self, codec: BulkCodec, sent_at: datetime | None) -> list[bytes | None]:
-        """Each record as a fragment of a request, at `sent_at` if it has no time.
-
-        None for one that has to be encoded by itself.
-        """
-
-
 def prepare(
     records: Iterator[Sequence[Record]],
-    codec: Encoder,
+    codec: Codec,
     sent_at: datetime,
     keys: Callable[[Sequence[Record]], Sequence[Any] | None],
 ) -> Generator[Chunk, None, None]:
@@ -186,14 +157,13 @@ def prepare(
             records.close()
 
 
-def _prepared(records: Sequence[Record], codec: Encoder, sent_at: datetime, keys: Sequence[Any] | None) -> Chunk:
-    if isinstance(records, Bulk) and isinstance(codec, BulkCodec):
-        fragments = _encoded_together(records, codec, sent_at if codec.timestamp_sent else None) or [None] * len(
-            records
-        )
-        rows: Sequence[int] = range(records.first_row, records.first_row + len(records))
+def _prepared(records: Sequence[Record], codec: Codec, sent_at: datetime, keys: Sequence[Any] | None) -> Chunk:
+    fragments: list[bytes | None] = [None] * len(records)
+    rows: Sequence[int]
+    if isinstance(records, BulkRecords):
+        fragments = _encoded_together(records, codec, sent_at if codec.timestamp_sent else None) or fragments
+        rows = range(records.first_row, records.first_row + len(records))
     else:
-        fragments = [None] * len(records)
         rows = [record.row for record in records]
     rejections = {}
     for at in [at for at, fragment in enumerate(fragments) if fragment is None] if None in fragments else ():
@@ -208,7 +178,7 @@ def _prepared(records: Sequence[Record], codec: Encoder, sent_at: datetime, keys
     return Chunk(rows, keys, cast(Sequence[bytes], fragments), records, rejections)
 
 
-def _encoded_together(records: Bulk, codec: BulkCodec, sent_at: datetime | None) -> list[bytes | None] | None:
+def _encoded_together(records: BulkRecords, codec: Codec, sent_at: datetime | None) -> list[bytes | None] | None:
     """None where one value among all of them cannot be written; alone it finds its words."""
     try:
         return records.encoded(codec, sent_at)
@@ -218,7 +188,7 @@ def _encoded_together(records: Bulk, codec: BulkCodec, sent_at: datetime | None)
         return None
 
 
-def encoded(event: Event, codec: Encoder) -> bytes:
+def encoded(event: Event, codec: Codec) -> bytes:
     """The event as a fragment of a request.
 
     :raises InvalidEvent: it cannot be written, whatever the encoder says of it.
@@ -231,6 +201,6 @@ def encoded(event: Event, codec: Encoder) -> bytes:
         raise InvalidEvent("event", f"holds a value that cannot be written as JSON ({type(error).__name__})") from None
 
 
-def at_its_time(event: Event, codec: Encoder, sent_at: datetime) -> Event:
+def at_its_time(event: Event, codec: Codec, sent_at: datetime) -> Event:
     """`event`, at `sent_at` if it has no time of its own and the vendor takes one."""
     return replace(event, timestamp=sent_at) if event.timestamp is None and codec.timestamp_sent else event

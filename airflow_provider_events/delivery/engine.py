@@ -1,18 +1,18 @@
 """A bounded window of requests in flight: batches out, outcomes in, every row accounted for.
 
-The engine is told how to write requests and how to read answers (`Wire`); it knows no vendor and no Airflow.
+The engine is told how to write requests and how to read answers (`Codec`); it knows no vendor and no Airflow.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any
 
-from airflow_provider_events.contract import Answer, Outcome, Request, Verdict
+from airflow_provider_events.contract import Answer, Codec, Outcome, Verdict
 from airflow_provider_events.delivery.accounts import Ledger
 from airflow_provider_events.delivery.batching import (
     Batch,
@@ -28,26 +28,16 @@ from airflow_provider_events.delivery.offsets import Slice
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy, Stopped
 from airflow_provider_events.delivery.sender import Sender
-from airflow_provider_events.delivery.slicing import Chunks, RequestBounds, Slicer
+from airflow_provider_events.delivery.slicing import Chunks, Slicer
 from airflow_provider_events.delivery.spill import Spill
 from airflow_provider_events.events import Record
 from airflow_provider_events.exceptions import DeliveryInterrupted, EntryMissing, UnknownAnswer
 from airflow_provider_events.http.contract import Transport
 from airflow_provider_events.redaction import Redactor
 
-__all__ = ["Engine", "Wire"]
+__all__ = ["Engine"]
 
 PROGRESS_SECONDS = 5.0
-
-
-class Wire(RequestBounds, Protocol):
-    """How events of one vendor become requests, and answers outcomes."""
-
-    def request(self, fragments: Sequence[bytes]) -> Request:
-        """One request for these events."""
-
-    def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
-        """One outcome for the whole request, or one for each of its events in order."""
 
 
 class Lane:
@@ -64,11 +54,11 @@ class Lane:
 
 
 class Engine:
-    """Delivers one source to one wire; made and run on the same event loop."""
+    """Delivers one source by one codec; made and run on the same event loop."""
 
     def __init__(
         self,
-        wire: Wire,
+        codec: Codec,
         transport: Transport,
         ledger: Ledger,
         limits: Limits,
@@ -79,7 +69,7 @@ class Engine:
         observer: DeliveryObserver,
         redactor: Redactor | None = None,
     ) -> None:
-        self._wire = wire
+        self._codec = codec
         self._ledger = ledger
         self._limits = limits
         self._options = options
@@ -96,7 +86,7 @@ class Engine:
         count, slots = (limits.max_in_flight, 1) if self._in_order else (1, limits.max_in_flight)
         queues = [DeferredQueue(self._hold_seconds, self._spill, in_order=self._in_order) for _ in range(count)]
         self._lanes = [Lane(queue, slots) for queue in queues]
-        self._readings = [partial(wire.read, count=count) for count in range(limits.batch_size + 1)]
+        self._readings = [partial(codec.read, count=count) for count in range(limits.batch_size + 1)]
 
     def stop(self) -> None:
         """Send nothing new, wait for what is in flight, then raise `DeliveryInterrupted` from `run`."""
@@ -117,7 +107,7 @@ class Engine:
         :raises Exception: what the source raised, after all rows before it were delivered.
         """
         limits = self._limits
-        slicer = Slicer(chunks, limits, self._wire)
+        slicer = Slicer(chunks, limits, self._codec)
         reader = Prefetcher(slicer, self._ledger)
         feed: Feed = ContiguousFeed(reader, limits.batch_size)
         if self._in_order:
@@ -214,7 +204,7 @@ class Engine:
         while parts:
             part = parts.pop()
             fragments = part.fragments
-            request, read = self._wire.request(fragments), self._readings[len(fragments)]
+            request, read = self._codec.request(fragments), self._readings[len(fragments)]
             try:
                 answer, reading = await self._sender.send(request, read, budget, part.about)
                 if isinstance(reading, list):

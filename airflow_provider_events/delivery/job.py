@@ -14,14 +14,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Protocol
 
+from airflow_provider_events.contract import Codec
 from airflow_provider_events.delivery.accounts import Ledger
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore
 from airflow_provider_events.delivery.checkpoint_writer import LAST_SAVE_SECONDS, CheckpointWriter
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
-from airflow_provider_events.delivery.encoding import Chunk, Encoder, prepare
-from airflow_provider_events.delivery.engine import Engine, Wire
+from airflow_provider_events.delivery.encoding import Chunk, prepare
+from airflow_provider_events.delivery.engine import Engine
 from airflow_provider_events.delivery.observers import DeliveryObserver
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
@@ -37,14 +37,9 @@ from airflow_provider_events.exceptions import (
 from airflow_provider_events.http.contract import Transport
 from airflow_provider_events.redaction import Redactor
 
-__all__ = ["Codec", "Delivery", "Plan"]
-
+__all__ = ["Delivery", "Plan"]
 
 log = logging.getLogger(__name__)
-
-
-class Codec(Encoder, Wire, Protocol):
-    """A vendor, as far as a delivery needs it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ from collections.abc import Generator, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Any, Protocol, TypeAlias
 
+from airflow_provider_events.contract import Codec
 from airflow_provider_events.delivery.checkpoint import OpenRows
 from airflow_provider_events.delivery.encoding import Chunk
 from airflow_provider_events.delivery.offsets import Digest, Slice
 from airflow_provider_events.delivery.options import Limits
 
-__all__ = ["Chunks", "RequestBounds", "Slicer", "Taken"]
+__all__ = ["Chunks", "Slicer", "Taken"]
 
 MAX_ROWS = 1000
 MAX_SINGLES = 100
@@ -39,18 +40,6 @@ class Chunks(Protocol):
     def __iter__(self) -> Iterator[Chunk]: ...
 
 
-class RequestBounds(Protocol):
-    """How large a request may be."""
-
-    @property
-    def max_request_bytes(self) -> int:
-        """Bound of a request body of more than one event."""
-
-    @property
-    def fragment_overhead(self) -> int:
-        """Bytes at most that an event costs in a body beside its own; the envelope costs no more either."""
-
-
 class Slicer:
     """Cuts chunks into what is taken together; what is left of one goes with the next.
 
@@ -59,12 +48,12 @@ class Slicer:
     parts have their slice in common.
     """
 
-    def __init__(self, chunks: Chunks, limits: Limits, bounds: RequestBounds) -> None:
+    def __init__(self, chunks: Chunks, limits: Limits, codec: Codec) -> None:
         self._chunks = chunks
         self._singly = limits.batch_size == 1
         self._size = min(limits.max_in_flight, MAX_SINGLES) if self._singly else limits.batch_size
-        self._max_bytes = sys.maxsize if self._singly else bounds.max_request_bytes
-        self._overhead = bounds.fragment_overhead
+        self._max_bytes = sys.maxsize if self._singly else codec.max_request_bytes
+        self._overhead = codec.fragment_overhead
         self._before: tuple[int, Any] | None = None
 
     def __iter__(self) -> Generator[list[Taken], None, None]:

@@ -150,7 +150,7 @@ def _packed(encoded: EncodedRow) -> bytes | None:
         return None
     try:
         time = event.timestamp and event.timestamp.isoformat()
-        properties = json_object(event.properties, "properties", rejected_time)
+        properties = json_object(event.properties, "properties", lambda name: rejected_time)
         fields = json.dumps([row, event.name, event.identity, time, properties, event.id, record.mapping])
         body = rejected_body(record)
         data = orjson.dumps([body["data"], body.get("types", {})])

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     import httpx
 
     from airflow_provider_events._compat import Connection
+    from airflow_provider_events.contract import Codec
     from airflow_provider_events.delivery.checkpoint import CheckpointStore
-    from airflow_provider_events.delivery.job import Codec, Delivery
+    from airflow_provider_events.delivery.job import Delivery
     from airflow_provider_events.delivery.options import DeliveryKeywords, DeliveryOptions
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.http.contract import Endpoint

@@ -25,7 +25,7 @@ from airflow_provider_events.http.contract import TransportError
 from airflow_provider_events.redaction import Private
 
 if TYPE_CHECKING:
-    from airflow_provider_events.delivery.job import Codec
+    from airflow_provider_events.contract import Codec
     from airflow_provider_events.hooks.base import EventsHook
     from airflow_provider_events.vendors.base import Vendor
 
@@ -61,7 +61,7 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
         )
     return Receipt(
         hook.conn_type,
-        hook.vendor.content(event).key,
+        codec.key(event),
         answer.status,
         redactor.label(outcome.reference, about),
         request_id,

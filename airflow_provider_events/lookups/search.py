@@ -14,10 +14,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from airflow_provider_events.contract import Answer, Listing, Outcome, Request, Verdict
+from airflow_provider_events.contract import Answer, LookupCodec, Outcome, Request, Verdict
 from airflow_provider_events.delivery.accounts import Counters
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
 from airflow_provider_events.delivery.sender import Sender
@@ -27,26 +27,9 @@ from airflow_provider_events.http.contract import Endpoint, Transport
 from airflow_provider_events.lookups.listing import Place, Reader
 from airflow_provider_events.redaction import About, Private, Redactor, nobody
 
-__all__ = ["Asked", "Identity", "Line", "Progress", "Search", "open_line"]
+__all__ = ["Identity", "Line", "Progress", "Search", "open_line"]
 
 Identity = Mapping[str, str | int]
-
-
-class Asked(Protocol):
-    """A vendor, as far as a look-up needs it."""
-
-    def lookup(self, identity: Identity) -> Request | None:
-        """A new request that asks for one entry; None where only a listing can tell.
-
-        :raises InvalidEvent: the vendor cannot be asked for such an identity.
-        :raises ConfigurationError: the vendor or the connection allows no look-ups.
-        """
-
-    def read_lookup(self, answer: Answer) -> Outcome:
-        """FOUND, MISSING, or why there is no telling."""
-
-    def listing(self, identities: Sequence[Identity]) -> Listing | None:
-        """Pages in which `identities` are searched, where the vendor has them."""
 
 
 @dataclass(slots=True)
@@ -149,7 +132,7 @@ class Search:
         """For each of the given identities whether its entry was found."""
         return [n in self.progress.found for n in self._position]
 
-    def prepare(self, vendor: Asked) -> None:
+    def prepare(self, vendor: LookupCodec) -> None:
         """Check every identity, before the first request; once, and off the event loop where there are many.
 
         :raises InvalidEvent: one of them is none that the vendor can be asked for.
@@ -175,7 +158,7 @@ class Search:
     def _all_listed(self) -> bool:
         return self.enough or self.progress.found.issuperset(self._listed)
 
-    async def round(self, vendor: Asked, line: Line) -> None:
+    async def round(self, vendor: LookupCodec, line: Line) -> None:
         """Ask once for each that is not found yet; what was found before an error stays found.
 
         :raises DeliveryError: credentials refused, vendor unavailable, or rate limited for long.
@@ -189,7 +172,7 @@ class Search:
         finally:
             self.progress.let_in = line.sender.let_in
 
-    async def _ask_each(self, positions: Sequence[int], vendor: Asked, line: Line) -> None:
+    async def _ask_each(self, positions: Sequence[int], vendor: LookupCodec, line: Line) -> None:
         todo = iter(positions)
         count = min(line.max_in_flight, len(positions))
         workers = [asyncio.create_task(self._ask(todo, vendor, line)) for _ in range(count)]
@@ -200,7 +183,7 @@ class Search:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _ask(self, todo: Iterator[int], vendor: Asked, line: Line) -> None:
+    async def _ask(self, todo: Iterator[int], vendor: LookupCodec, line: Line) -> None:
         for position in todo:
             if self.enough:
                 return
@@ -221,7 +204,7 @@ def _digest(identity: Identity) -> bytes:
     return blake2b(json.dumps(dict(identity), sort_keys=True).encode(), digest_size=16).digest()
 
 
-def _request(vendor: Asked, identity: Identity) -> Request:
+def _request(vendor: LookupCodec, identity: Identity) -> Request:
     request = vendor.lookup(identity)
     assert request is not None, "those without a request of their own are listed"
     return request

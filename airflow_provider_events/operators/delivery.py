@@ -31,7 +31,7 @@ from airflow_provider_events.operators.templated import boolean, is_templated, n
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
-    from airflow_provider_events.delivery.job import Codec
+    from airflow_provider_events.contract import Codec
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.events import DeliveryReport
     from airflow_provider_events.hooks.base import EventsHook

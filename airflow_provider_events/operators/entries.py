@@ -16,7 +16,7 @@ from airflow_provider_events.values import filled, kind
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context, XComArg
-    from airflow_provider_events.delivery.job import Codec
+    from airflow_provider_events.contract import Codec
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.events import Event
     from airflow_provider_events.hooks.base import EventsHook

@@ -1,13 +1,13 @@
 """Many rows at once: checked by pydantic's core, and written to the wire without an event for each.
 
-Only what is plainly right goes this way. A row that does not fit, or that the vendor refuses, is left to the careful
-way that knows every kind of value and finds the words for what is wrong: an `Event`, encoded by itself. So both ways
-take the same rows and write the same bytes.
+Only what is plainly right goes this way. A row of other types, or one that the vendor refuses, falls back to its own
+`Event`, which knows every kind of value and finds the words for what is wrong. So both ways take the same rows and
+write the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import reduce
@@ -22,16 +22,16 @@ from airflow_provider_events.contract import EventColumns
 from airflow_provider_events.events import NOBODY
 from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.sources.mapping import RowMapper, event_id, identifier
-from airflow_provider_events.values import json_value, plain_time
+from airflow_provider_events.values import TimeFormat, json_value, plain_time
 
 if TYPE_CHECKING:
-    from airflow_provider_events.contract import BulkCodec
+    from airflow_provider_events.contract import Codec
 
 __all__ = ["BulkEncoder"]
 
 Row: TypeAlias = Sequence[Any]
 Rows: TypeAlias = Sequence[Row]
-Columns: TypeAlias = Sequence[Sequence[Any]]
+Columns: TypeAlias = Mapping[int, Sequence[Any]]  # by position
 Dicts: TypeAlias = list[dict[str, Any] | None]
 
 # What stands on the wire as it is; strictly so, as pydantic would else take a "1" for a number.
@@ -45,14 +45,14 @@ TIMES: dict[type, Any] = {str: str, datetime: InstanceOf[datetime]}
 # Between these a time is in range wherever its zone is.
 EARLY, LATE = datetime(3, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)
 
-# A larger share of rows that do not fit shows that there is something to be learned.
+# A larger share of rows that fall back shows that there are types to be inferred.
 MAX_FALLBACK_SHARE = 0.1
 
 
 class BulkEncoder:
-    """Encodes rows of the same columns; which kinds of values these hold is learned from the rows themselves.
+    """Encodes rows of the same columns; which types of values these hold is inferred from the rows themselves.
 
-    A method that makes a column of what the rows say has None in it for each row that has to go the careful way.
+    A method that makes a column of what the rows say has None in it for each row that falls back to its own event.
     """
 
     def __init__(self, mapper: RowMapper) -> None:
@@ -60,29 +60,28 @@ class BulkEncoder:
         self._named = all(name for name, _ in [*mapper.identity, *mapper.properties])
         columns = {*(at for _, at in [*mapper.identity, *mapper.properties]), mapper.timestamp, mapper.id}
         self._kinds: dict[int, set[type]] = {at: set() for at in columns if at is not None}
-        self._properties, self._identity = _dicts(mapper.properties), _dicts(mapper.identity)
 
-    def encode(self, rows: Rows, codec: BulkCodec, sent_at: datetime | None) -> list[bytes | None]:
+    def encode(self, rows: Rows, codec: Codec, sent_at: datetime | None) -> list[bytes | None]:
         """Each row as a fragment of a request, at `sent_at` if it has no time."""
         fragments: list[bytes | None] = [None] * len(rows)
         if not rows or not self._named or len(self._mapper.properties) > codec.max_bulk_properties:
             return fragments
         if not any(self._kinds.values()):
             self._infer_types(rows)
-        unfit = self._schema_failures(rows)
-        if len(unfit) > MAX_FALLBACK_SHARE * len(rows) and self._infer_types(rows):
-            unfit = self._schema_failures(rows)
-        if not unfit:
-            fragments = list(self._written(rows, codec, sent_at))
-        elif fit := [at for at in range(len(rows)) if at not in unfit]:
-            for at, fragment in zip(fit, self._written([rows[at] for at in fit], codec, sent_at), strict=True):
+        failures = self._schema_failures(rows)
+        if len(failures) > MAX_FALLBACK_SHARE * len(rows) and self._infer_types(rows):
+            failures = self._schema_failures(rows)
+        if not failures:
+            fragments = list(self._encoded(rows, codec, sent_at))
+        elif valid := [at for at in range(len(rows)) if at not in failures]:
+            for at, fragment in zip(valid, self._encoded([rows[at] for at in valid], codec, sent_at), strict=True):
                 fragments[at] = fragment
         if fragments.count(None) > MAX_FALLBACK_SHARE * len(rows):
             self._infer_types(rows)  # pydantic takes a Decimal for a float
         return fragments
 
     def _infer_types(self, rows: Rows) -> bool:
-        """Take note of the kinds of values in each column; False if there is nothing new."""
+        """Take note of the types of values in each column; False if there is nothing new."""
         known = sum(map(len, self._kinds.values()))
         for at, kinds in self._kinds.items():
             kinds.update({type(row[at]) for row in rows})
@@ -108,7 +107,7 @@ class BulkEncoder:
         return True
 
     def _schema_failures(self, rows: Rows) -> Collection[int]:
-        """Positions of the rows that are not what was learned."""
+        """Positions of the rows that do not have the inferred types."""
         try:
             self._validate(rows)
         except ValidationError as error:
@@ -116,39 +115,40 @@ class BulkEncoder:
             return {int(fault["loc"][0]) for fault in faults}
         return ()
 
-    def _written(self, rows: Rows, codec: BulkCodec, sent_at: datetime | None) -> Sequence[bytes | None]:
-        said = self._to_columns(rows, codec, sent_at)
-        lacking = [column for column in said if isinstance(column, list) and None in column]
+    def _encoded(self, rows: Rows, codec: Codec, sent_at: datetime | None) -> Sequence[bytes | None]:
+        columns = self._to_columns(rows, codec, sent_at)
+        lacking = [column for column in columns if isinstance(column, list) and None in column]
         if not lacking:
-            return codec.encode_columns(EventColumns(codec.conn_type, *said))
+            return codec.encode_columns(EventColumns(codec.conn_type, *columns))
         whole = [None not in values for values in zip(*lacking, strict=True)]
-        said = [column and list(compress(column, whole)) for column in said]
-        written = iter(codec.encode_columns(EventColumns(codec.conn_type, *said)) if any(whole) else ())
-        return [next(written) if is_whole else None for is_whole in whole]
+        columns = [column and list(compress(column, whole)) for column in columns]
+        fragments = iter(codec.encode_columns(EventColumns(codec.conn_type, *columns)) if any(whole) else ())
+        return [next(fragments) if is_whole else None for is_whole in whole]
 
-    def _to_columns(self, rows: Rows, codec: BulkCodec, sent_at: datetime | None) -> list[Any]:
-        """The columns of `EventColumns`, with None for a row that has to go the careful way."""
-        mapper, columns = self._mapper, list(zip(*rows, strict=True))
+    def _to_columns(self, rows: Rows, codec: Codec, sent_at: datetime | None) -> list[Any]:
+        """The columns of `EventColumns`, with None for a row that falls back to its own event."""
+        mapper, columns = self._mapper, dict(enumerate(zip(*rows, strict=True)))
         moments: list[Any] | None = [sent_at] * len(rows) if sent_at else None
         if mapper.timestamp is not None:
             moments = self._moments(columns[mapper.timestamp])
         ids = None
         if mapper.id is not None and (
             codec.uses_event_id or not self._plain_id or not NOBODY.isdisjoint(columns[mapper.id])
-        ):  # else it is known that they are ids
+        ):  # else their types say that they are ids
             ids = self._ids(columns[mapper.id])
         names = [mapper.mapping.name] * len(rows) if mapper.name is None else columns[mapper.name]
         identities = self._identities(rows, columns, codec.stringify_identity)
         return [names, identities, moments, self._plain_properties(columns, codec), ids]
 
     def _identities(self, rows: Rows, columns: Columns, as_text: bool) -> Dicts:
-        ids = {at: columns[at] for _, at in self._mapper.identity}
+        ids: Columns = {at: columns[at] for _, at in self._mapper.identity}
         kinds = {kind for column in ids.values() for kind in set(map(type, column))}
         # pydantic takes subclasses, which may print otherwise
         usual = self._plain_identity and kinds <= IDS.keys() and all(map(NOBODY.isdisjoint, ids.values()))
         if not usual:
             return [self._fallback_identity(row, as_text) for row in rows]
-        return self._identity({at: list(map(str, column)) for at, column in ids.items()} if as_text else ids)
+        ids = {at: list(map(str, column)) for at, column in ids.items()} if as_text else ids
+        return [*_dicts(self._mapper.identity, ids, len(rows))]
 
     def _fallback_identity(self, row: Row, as_text: bool) -> dict[str, Any] | None:
         """Ids of which some are missing, or that databases give as something else than text or number."""
@@ -164,18 +164,22 @@ class BulkEncoder:
                 identity[name] = str(value) if as_text else value
         return identity or None
 
-    def _plain_properties(self, columns: Columns, codec: BulkCodec) -> Dicts:
-        made: Dicts = self._properties(columns)
+    def _plain_properties(self, columns: Columns, codec: Codec) -> Dicts:
+        filled = _dicts(self._mapper.properties, columns, len(columns[0]))
+        made: Dicts = [*filled]
         if self._odd:
-            made = [self._converted(values, codec) for values in made if values is not None]
+            formats = [(name, f"properties.{name}", codec.time_format(name)) for name in self._odd]
+            made = [self._converted(values, formats) for values in filled]
         if self._odd or self._nullable:
             made = [self._without_nulls(values) if values and None in values.values() else values for values in made]
         return made
 
-    def _converted(self, values: dict[str, Any], codec: BulkCodec) -> dict[str, Any] | None:
+    def _converted(
+        self, values: dict[str, Any], formats: Sequence[tuple[str, str, TimeFormat]]
+    ) -> dict[str, Any] | None:
         try:
-            for name in self._odd:
-                values[name] = json_value(self._mapper.aware(values[name]), f"properties.{name}", codec.render_time)
+            for name, path, time_format in formats:
+                values[name] = json_value(self._mapper.aware(values[name]), path, time_format)
         except InvalidEvent:
             return None
         return values
@@ -209,13 +213,16 @@ class BulkEncoder:
         return list(map(_id, values))
 
 
-def _dicts(fields: Sequence[tuple[str, int]]) -> Callable[[Any], Dicts]:
-    """A function that makes a dictionary of each row from columns, compiled for these names and positions."""
-    entries = ", ".join(f"{str.__repr__(name)}: v{n}" for n, (name, _) in enumerate(fields))
-    values = ", ".join(f"v{n}" for n in range(len(fields))) or "_"
-    columns = ", ".join(f"columns[{at:d}]" for _, at in fields) or "columns[0]"
-    compiled: Callable[[Any], Dicts] = eval(f"lambda columns: [{{{entries}}} for {values}, in zip({columns})]")
-    return compiled
+def _dicts(fields: Sequence[tuple[str, int]], columns: Columns, count: int) -> list[dict[str, Any]]:
+    """A dictionary of each row; filled column by column, which takes half as long as `dict(zip(…))` row by row."""
+    if not fields:
+        return [{} for _ in range(count)]
+    (first, first_at), *others = fields
+    made = [{first: value} for value in columns[first_at]]
+    for name, at in others:
+        for values, value in zip(made, columns[at], strict=True):
+            values[name] = value
+    return made
 
 
 def _one_of(kinds: Collection[type], known: Mapping[type, Any]) -> Any:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import islice
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
+from airflow_provider_events.contract import BulkRecords, Codec
 from airflow_provider_events.events import Event, Record, nested_hint
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
 from airflow_provider_events.shown import shown_names
@@ -18,9 +19,6 @@ from airflow_provider_events.sources.keyset import comparable
 from airflow_provider_events.sources.mapping import EventMapping, RowMapper
 from airflow_provider_events.sources.sql import SqlSource
 from airflow_provider_events.values import MAX_DEPTH, kind, plain_cell
-
-if TYPE_CHECKING:
-    from airflow_provider_events.contract import BulkCodec
 
 __all__ = ["EventRecords", "Mappers", "SqlRecords", "in_chunks"]
 
@@ -89,7 +87,7 @@ class SqlRecords:
             row += len(chunk.rows)
 
 
-class MappedRows(Sequence[Record]):
+class MappedRows(BulkRecords):
     """One chunk of a query as records, each made only when somebody asks for it; or all of them on the wire at once.
 
     :param first_row: number of the first one.
@@ -125,7 +123,7 @@ class MappedRows(Sequence[Record]):
         at = columns.index(name) if name in columns else folded.index(name.lower())
         return [row[at] for row in self._rows]
 
-    def encoded(self, codec: BulkCodec, sent_at: datetime | None) -> list[bytes | None]:
+    def encoded(self, codec: Codec, sent_at: datetime | None) -> list[bytes | None]:
         """See `BulkEncoder.encode`."""
         return self._encoder.encode(self._rows, codec, sent_at)
 

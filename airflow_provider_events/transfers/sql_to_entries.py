@@ -9,7 +9,7 @@ from airflow_provider_events.operators.entries import entry_mapping
 from airflow_provider_events.transfers.sql_to_events import SqlDeliveryOperator
 
 if TYPE_CHECKING:
-    from airflow_provider_events.delivery.job import Codec
+    from airflow_provider_events.contract import Codec
     from airflow_provider_events.hooks.base import EventsHook
     from airflow_provider_events.sources.mapping import EventMapping
 

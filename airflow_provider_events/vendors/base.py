@@ -9,10 +9,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from datetime import datetime
 from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,10 +18,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import orjson
 
-from airflow_provider_events.contract import Answer, EventColumns, EventContent, Listing, Outcome, Request, Verdict
-from airflow_provider_events.events import Event
+from airflow_provider_events.contract import Answer, Codec, Listing, Outcome, Request, Verdict
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.values import iso_utc, json_object
 from airflow_provider_events.vendors.connection import (
     COMMON_EXTRAS,
     COMMON_STANDARD,
@@ -43,39 +39,26 @@ __all__ = ["COMMON_EXTRAS", "ConnectionValues", "ExtraField", "StandardField", "
 _SCHEME_WORD = re.compile(r"^(?:authorization\s*:\s*)?(?:bearer|token)\s+", re.IGNORECASE)
 
 
-class Upserts(ABC):
+class Upserts(Codec):
     """How a vendor's entries are created or updated, under the same bounds as its events.
 
     An entry travels as an event does: its attributes are the event's properties, its name is not sent.
+
+    :param vendor: whose entries they are.
     """
 
-    timestamp_sent: ClassVar[bool] = True
-    max_request_bytes: int
-    fragment_overhead: int
-
-    @abstractmethod
-    def encode(self, event: Event) -> bytes:
-        """Identity and attributes as a fragment of a request.
-
-        :raises InvalidEvent: the vendor would refuse them.
-        """
-
-    @abstractmethod
-    def request(self, fragments: Sequence[bytes]) -> Request:
-        """One request for 1 to `Vendor.max_batch_size` entries."""
-
-    @abstractmethod
-    def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
-        """What an answer means, as in `Vendor.read`."""
+    def __init__(self, vendor: Vendor) -> None:
+        self.conn_type = vendor.conn_type
+        self.max_request_bytes, self.fragment_overhead = vendor.max_request_bytes, vendor.fragment_overhead
+        self.stringify_identity = vendor.stringify_identity
 
 
-class Vendor(ABC):
-    """A vendor, configured by one connection.
+class Vendor(Codec):
+    """A vendor, configured by one connection; as a codec, of its events.
 
     :raises ConfigurationError: naming the connection, the form's label of the field, and the fix.
     """
 
-    conn_type: ClassVar[str]
     label: ClassVar[str]
     docs_url: ClassVar[str]
     default_host: ClassVar[str]
@@ -83,14 +66,8 @@ class Vendor(ABC):
     extra_fields: ClassVar[tuple[ExtraField, ...]] = ()
     max_batch_size: ClassVar[int] = 1
     max_in_flight: ClassVar[int] = 16
-    max_request_bytes: ClassVar[int] = 1_000_000
-    fragment_overhead: ClassVar[int] = 1
     identity_keys: ClassVar[str]
     deduplication: ClassVar[str]
-    timestamp_sent: ClassVar[bool] = True
-    uses_event_id: ClassVar[bool] = False
-    stringify_identity: ClassVar[bool] = False
-    max_bulk_properties: ClassVar[int] = 1000
 
     def __init__(self, values: ConnectionValues) -> None:
         self.conn_id = values.conn_id
@@ -123,54 +100,12 @@ class Vendor(ABC):
         """Authentication headers of every request."""
 
     @abstractmethod
-    def encode_content(self, content: EventContent) -> bytes:
-        """What an event says as a fragment of this vendor's requests, with a timestamp where the vendor takes one.
-
-        Most often JSON, and never the same for two events that the vendor is to tell apart.
-
-        :param content: already found to be an event; its properties are JSON-safe and not to be changed.
-        :raises InvalidEvent: the vendor would refuse it; names field and reason.
-        """
-
-    def encode_columns(self, contents: EventColumns) -> Sequence[bytes | None]:
-        """The same for many events; None for one that has to be encoded by itself."""
-        with suppress(TypeError):  # orjson's, for one value among all of them
-            if (alike := self.encode_columns_fast(contents)) is not None:
-                return alike
-        fragments: list[bytes | None] = []
-        for content in contents.each():
-            try:
-                fragments.append(self.encode_content(content))
-            except (ValueError, OverflowError, TypeError):  # of the last, orjson makes its own errors
-                fragments.append(None)
-        return fragments
-
-    def encode_columns_fast(self, contents: EventColumns) -> Sequence[bytes] | None:
-        """The same bytes without a look at each event; None where not all of them are of the usual kind.
-
-        :raises TypeError: one holds what cannot be written.
-        """
-        return None
-
-    @abstractmethod
-    def request(self, fragments: Sequence[bytes]) -> Request:
-        """One request for 1 to `max_batch_size` events."""
-
-    @abstractmethod
-    def read(self, answer: Answer, count: int) -> Outcome | list[Outcome]:
-        """What an answer means: one outcome for the whole request, or one for each of its `count` events in order."""
-
-    @abstractmethod
     def probe(self) -> Request:
         """The least harmful documented request that shows whether the connection works."""
 
     @abstractmethod
     def read_probe(self, answer: Answer) -> Outcome:
         """DELIVERED when the probe shows that the connection works."""
-
-    def render_time(self, moment: datetime) -> str:
-        """A time among an event's properties."""
-        return iso_utc(moment)
 
     # -- what a vendor says that documents look-ups --------------------------------------------------------------------
 
@@ -249,23 +184,6 @@ class Vendor(ABC):
     def all_extra_fields(cls) -> tuple[ExtraField, ...]:
         """The vendor's own extra fields and those that all vendors share."""
         return cls.extra_fields + COMMON_EXTRAS
-
-    # -- encoding ----------------------------------------------------------------------------------------------------
-
-    def encode(self, event: Event) -> bytes:
-        """The event as a fragment of a request.
-
-        :raises InvalidEvent: the vendor would refuse it; names field and reason.
-        """
-        return self.encode_content(self.content(event))
-
-    def content(self, event: Event) -> EventContent:
-        """What an event says.
-
-        :raises InvalidEvent: naming a property that has no place in JSON.
-        """
-        properties = json_object(event.properties, "properties", self.render_time)
-        return EventContent(self.conn_type, event.name, event.identity, event.timestamp, properties, event.id)
 
 
 _DELIVERED = Outcome(Verdict.DELIVERED)
@@ -350,8 +268,12 @@ def one_line(value: object, limit: int = 400) -> str:
 
 
 def registry() -> dict[str, type[Vendor]]:
-    """Every vendor of this package by its connection type: all modules beside this one are imported."""
+    """Every vendor of this package by its connection type: all modules beside this one are imported.
+
+    Those of other packages are known to Airflow alone.
+    """
     package = __name__.rpartition(".")[0]
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"{package}.{module.name}")
-    return {vendor.conn_type: vendor for vendor in Vendor.__subclasses__()}
+    ours = [vendor for vendor in Vendor.__subclasses__() if vendor.__module__.startswith(f"{package}.")]
+    return {vendor.conn_type: vendor for vendor in ours}

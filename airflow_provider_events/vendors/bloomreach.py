@@ -18,9 +18,7 @@ from operator import add, is_, itemgetter
 from typing import Any
 
 from airflow_provider_events.contract import Answer, EventColumns, EventContent, Outcome, Request, Verdict
-from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.values import json_object
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
@@ -114,7 +112,7 @@ class Bloomreach(Vendor):
         return body
 
     def encode_columns_fast(self, contents: EventColumns) -> Sequence[bytes] | None:
-        """See `Vendor.encode_columns_fast`."""
+        """See `Codec.encode_columns_fast`."""
         _, names, identities, moments, properties, _ = contents
         ids = list(chain.from_iterable(map(dict.values, identities)))
         usual = all(map(str.isalnum, map(itemgetter(0), ids))) and _NO_IDS.isdisjoint(map(str.lower, ids))
@@ -209,17 +207,17 @@ class CustomerUpserts(Upserts):
     """
 
     def __init__(self, vendor: Bloomreach) -> None:
+        super().__init__(vendor)
         self._vendor = vendor
-        self.max_request_bytes, self.fragment_overhead = vendor.max_request_bytes, vendor.fragment_overhead
 
-    def encode(self, event: Event) -> bytes:
+    def encode_content(self, content: EventContent) -> bytes:
         """`customer_ids`, `properties` and `update_timestamp`."""
-        properties = json_object(event.properties, "properties")
+        _, _, identity, moment, properties, _ = content
         if not properties:
             raise InvalidEvent("properties", "Bloomreach updates no customer without at least one attribute")
-        wire: dict[str, Any] = {"customer_ids": _customer_ids(event.identity), "properties": properties}
-        if event.timestamp is not None:
-            wire["update_timestamp"] = event.timestamp.timestamp()
+        wire: dict[str, Any] = {"customer_ids": _customer_ids(identity), "properties": properties}
+        if moment is not None:
+            wire["update_timestamp"] = moment.timestamp()
         body = dumps(wire)
         if len(body) >= MAX_VALUE_BYTES:
             _check_sizes(body, properties)

@@ -100,7 +100,7 @@ class Embeddables(Vendor):
         )
 
     def encode_columns_fast(self, contents: EventColumns) -> Sequence[bytes] | None:
-        """See `Vendor.encode_columns_fast`."""
+        """See `Codec.encode_columns_fast`."""
         _, names, identities, moments, properties, _ = contents
         keys = list(chain.from_iterable(identities))
         usual = self._embeddable_id and max(map(len, identities)) == 1 and "embeddable_id" not in keys

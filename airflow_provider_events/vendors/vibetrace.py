@@ -12,10 +12,9 @@ from itertools import chain, repeat
 from operator import contains
 from typing import Any
 
-from airflow_provider_events.contract import Answer, EventColumns, EventContent, Outcome, Request, Verdict
-from airflow_provider_events.events import Event
+from airflow_provider_events.contract import Answer, EventColumns, EventContent, Fragment, Outcome, Request, Verdict
 from airflow_provider_events.exceptions import InvalidEvent
-from airflow_provider_events.values import json_object, whole_number
+from airflow_provider_events.values import whole_number
 from airflow_provider_events.vendors.base import (
     StandardField,
     Upserts,
@@ -95,7 +94,7 @@ class Vibetrace(Vendor):
         return dumps({"user": user, "event": typed})
 
     def encode_columns_fast(self, contents: EventColumns) -> Sequence[bytes] | None:
-        """See `Vendor.encode_columns_fast`."""
+        """See `Codec.encode_columns_fast`."""
         _, names, identities, _, properties, _ = contents
         kinds = set(names)
         events: list[dict[str, Any]]
@@ -169,20 +168,19 @@ class UserUpserts(Upserts):
     """
 
     def __init__(self, vendor: Vibetrace) -> None:
+        super().__init__(vendor)
         self._vendor = vendor
-        self.max_request_bytes, self.fragment_overhead = vendor.max_request_bytes, vendor.fragment_overhead
 
-    def encode(self, event: Event) -> bytes:
-        """The user's path, a line feed, and the attributes; a path holds no line feed."""
-        path = self._vendor.lookup(event.identity).path
-        if "email" in event.properties:
+    def encode_content(self, content: EventContent) -> bytes:
+        """The attributes; the user's path is the fragment's head."""
+        path = self._vendor.lookup(content.identity).path
+        if "email" in content.properties:
             raise InvalidEvent("properties.email", "taken by the identity; an upsert cannot change it")
-        attributes = json_object(event.properties, "properties")
-        return f"{path}\n".encode() + dumps(attributes)
+        return Fragment(dumps(content.properties), path.encode("ascii")).pack()
 
     def request(self, fragments: Sequence[bytes]) -> Request:
         """`PUT`, which may be repeated without harm."""
-        path, _, body = fragments[0].partition(b"\n")
+        body, path = Fragment.unpack(fragments[0])
         return Request("PUT", f"{path.decode('ascii')}?upsert=true", body)
 
     def read(self, answer: Answer, count: int) -> Outcome:

@@ -12,17 +12,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import Any
 from uuid import uuid4
 
 import orjson
 
-from airflow_provider_events.contract import Answer, EventColumns, EventContent, Outcome, Request, Verdict
+from airflow_provider_events.contract import Answer, EventColumns, EventContent, Fragment, Outcome, Request, Verdict
 from airflow_provider_events.events import Event
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent
-from airflow_provider_events.values import all_utc, json_object, json_value, kind, utc_milliseconds
+from airflow_provider_events.values import TimeFormat, all_utc, iso_utc, json_value, kind, utc_milliseconds
 from airflow_provider_events.vendors.base import (
     ConnectionValues,
     ExtraField,
@@ -48,7 +48,6 @@ MAX_ID_LENGTH = 100
 MAX_NAME_LENGTH = 50
 MAX_TEXT_LENGTH = 1000
 MAX_ATTRIBUTES_PER_TYPE = 25
-MAX_KNOWN_NAMES = 10_000
 _SYSTEM_EVENTS = frozenset(
     f"{prefix}_{what}"
     for prefix, whats in {
@@ -131,7 +130,6 @@ class WebEngage(Vendor):
     def __init__(self, values: ConnectionValues) -> None:
         super().__init__(values)
         self._account = f"/v1/accounts/{quote_segment(self.extra['license_code'])}"
-        self._known_names: set[str] = set()
         self._reserved = frozenset() if self.extra["allow_system_events"] else _SYSTEM_EVENTS
 
     def host_default(self) -> str:
@@ -155,10 +153,15 @@ class WebEngage(Vendor):
     def encode_content(self, content: EventContent) -> bytes:
         """`userId` or `anonymousId`, `eventName`, `eventTime` to the second with its own offset, `eventData`.
 
-        A line before the event keeps what is not in it: the caller's id, else what the time has below a second.
+        The fragment's head is what the id of its request is made of. With an id of the caller's it is a JSON list, of
+        that with name and user, and all there is to it. Else it is what the time has below a second, and the id is made
+        of the body too.
         """
         _, name, identity, moment, properties, event_id = content
         wire: dict[str, Any] = _user(identity)
+        head: Any = moment.microsecond if moment else 0
+        if event_id is not None:
+            head = [self.conn_type, name, wire.copy(), event_id]
         _check_name("name", name, MAX_NAME_LENGTH)
         if name in self._reserved:
             raise InvalidEvent("name", "a system event of WebEngage: only WebEngage itself makes events of this name")
@@ -166,70 +169,56 @@ class WebEngage(Vendor):
         if moment is not None:
             wire["eventTime"] = _event_time(moment)
         wire["eventData"] = properties
-        body = dumps(wire)
-        if not self._known_names.issuperset(properties) or len(body) >= MAX_TEXT_LENGTH:
-            for attribute, value in properties.items():
-                _check_attribute(attribute, value)
-            if len(self._known_names) < MAX_KNOWN_NAMES:
-                self._known_names.update(properties)
-        if event_id is not None:
-            return b"%b\n%b" % (dumps(event_id), body)
-        return b"%d\n%b" % (moment.microsecond if moment else 0, body)
+        for attribute, value in properties.items():
+            _check_attribute(attribute, value)
+        return Fragment(dumps(wire), dumps(head)).pack()
 
     def encode_columns_fast(self, contents: EventColumns) -> Sequence[bytes] | None:
-        """See `Vendor.encode_columns_fast`."""
+        """See `Codec.encode_columns_fast`."""
         _, names, identities, moments, properties, ids = contents
         if moments is None or not self._all_usual(contents):
             return None
         columns = zip(identities, names, _event_times(moments), properties, strict=True)
         wires = [{**i, "eventName": n, "eventTime": t, "eventData": p} for i, n, t, p in columns]
-        lines = map(orjson.dumps, ids or map(_microsecond, moments))
-        fragments = list(map(b"\n".join, zip(lines, map(orjson.dumps, wires), strict=True)))
+        heads = zip(repeat(self.conn_type), names, identities, ids) if ids else map(_microsecond, moments)
+        fragments = Fragment.pack_each(map(orjson.dumps, wires), map(orjson.dumps, heads))
         long = max(map(len, fragments)) >= MAX_TEXT_LENGTH and any(map(_has_long_text, properties))
         return None if long else fragments
 
     def _all_usual(self, contents: EventColumns) -> bool:
         """Whether nothing but a text can be too long, or be called what WebEngage ignores."""
         names, identities = set(contents.names), contents.identities
+        attributes = set[str]().union(*contents.properties)
         return (
             max(map(len, identities)) == 1
             and self._reserved.isdisjoint(names)
             and _USER_KEYS.issuperset(chain.from_iterable(identities))
             and max(map(len, chain.from_iterable(map(dict.values, identities)))) <= MAX_ID_LENGTH
-            and not any(len(name) > MAX_NAME_LENGTH or name.startswith("we_") for name in names)
-            and all(map(self._known_names.issuperset, contents.properties))
+            and max(map(len, names)) <= MAX_NAME_LENGTH
+            and max(map(len, attributes), default=0) < MAX_NAME_LENGTH
+            and not any(name.startswith("we_") for name in names | attributes)
         )
 
-    def render_time(self, moment: datetime) -> str:
-        """A date attribute."""
-        return _date_attribute(moment)
+    def time_format(self, name: str) -> TimeFormat:
+        """A date attribute: with milliseconds."""
+        return utc_milliseconds
+
+    def key(self, event: Event) -> str:
+        """The `x-request-id` of the event's own request."""
+        return _request_id(self.encode(event))
 
     def request(self, fragments: Sequence[bytes]) -> Request:
         """`POST …/events` for one event, `POST …/bulk-events` for more, with a hex `x-request-id` from the content."""
         return self.posted("events", fragments)
 
     def posted(self, name: str, fragments: Sequence[bytes]) -> Request:
-        """One record by itself, or a bulk of them, which is the same again only if all of its fragments are.
-
-        :param fragments: a line that is not sent, and the record.
-        """
+        """One record by itself, or a bulk of them, which is the same again only if all of its fragments are."""
         if len(fragments) > 1:
-            lines = b"\n".join(fragments)
-            request_id = hashlib.blake2b(lines, digest_size=16).hexdigest()
-            body = b'{"%b":[%b]}' % (name.encode(), b",".join(lines.split(b"\n")[1::2]))
+            request_id = hashlib.blake2b(b"\n".join(fragments), digest_size=16).hexdigest()
+            body = b'{"%b":[%b]}' % (name.encode(), b",".join(Fragment.bodies(fragments)))
             return Request("POST", f"{self._account}/bulk-{name}", body, {"x-request-id": request_id})
-        line, _, body = fragments[0].partition(b"\n")
-        key = self._key(line, body) if name == "events" else line.decode("ascii")
-        return Request("POST", f"{self._account}/{name}", body, {"x-request-id": key})
-
-    def _key(self, line: bytes, body: bytes) -> str:
-        """The idempotency key of a written event."""
-        wire, known = orjson.loads(body), orjson.loads(line)
-        name, properties, moment = wire.pop("eventName"), wire.pop("eventData"), wire.pop("eventTime", None)
-        if isinstance(known, str):
-            return EventContent(self.conn_type, name, wire, None, properties, known).key
-        time = datetime.fromisoformat(moment).replace(microsecond=known) if moment else None
-        return EventContent(self.conn_type, name, wire, time, properties, None).key
+        body, request_id = Fragment.unpack(fragments[0]).body, _request_id(fragments[0])
+        return Request("POST", f"{self._account}/{name}", body, {"x-request-id": request_id})
 
     def read(self, answer: Answer, count: int) -> Outcome:
         """2xx whose `response.status` is `queued` or `success`; `error` with a message, whatever the status."""
@@ -310,26 +299,33 @@ class UserUpserts(Upserts):
     """
 
     def __init__(self, vendor: WebEngage) -> None:
+        super().__init__(vendor)
         self._vendor = vendor
-        self.max_request_bytes, self.fragment_overhead = vendor.max_request_bytes, vendor.fragment_overhead
 
-    def encode(self, event: Event) -> bytes:
+    def encode_content(self, content: EventContent) -> bytes:
         """Texts that would be cut off, and names that would be ignored, are refused here.
 
-        The fragment begins with the key.
+        The fragment's head is the time, which is not sent: the same attributes at another time are another upsert.
         """
-        known = {
-            name: _consent(name, value) if name in CONSENT_FIELDS else value
-            for name, value in event.properties.items()
-            if name in USER_FIELDS
-        }
-        others = {name: value for name, value in event.properties.items() if name not in USER_FIELDS}
-        wire: dict[str, Any] = {**_user(event.identity), **json_object(known, "properties", _event_time)}
-        if attributes := json_object(others, "properties", _date_attribute):
-            for name, value in attributes.items():
+        wire: dict[str, Any] = _user(content.identity)
+        attributes: dict[str, Any] = {}
+        for name, value in content.properties.items():
+            if name in USER_FIELDS:
+                wire[name] = _consent(name, value) if name in CONSENT_FIELDS else value
+            else:
                 _check_attribute(name, value)
+                attributes[name] = value
+        if attributes:
             wire["attributes"] = attributes
-        return self._vendor.content(event).key.encode() + b"\n" + dumps(wire)
+        return Fragment(dumps(wire), iso_utc(content.moment).encode() if content.moment else b"").pack()
+
+    def time_format(self, name: str) -> TimeFormat:
+        """As in an event, for the fields of a user; as in a date attribute, for all else."""
+        return _event_time if name in USER_FIELDS else utc_milliseconds
+
+    def key(self, event: Event) -> str:
+        """The `x-request-id` of the entry's own request."""
+        return _request_id(self.encode(event))
 
     def request(self, fragments: Sequence[bytes]) -> Request:
         """`POST …/users` for one, `POST …/bulk-users` for more."""
@@ -410,5 +406,7 @@ def _event_times(moments: Sequence[datetime]) -> list[str]:
     return text[2:-1].replace('+00:00"', '+0000"')[:-1].split('","')
 
 
-def _date_attribute(moment: datetime) -> str:
-    return utc_milliseconds(moment)
+def _request_id(fragment: bytes) -> str:
+    """That of a record by itself: the same for the same content, or for the same id of the caller's."""
+    head = Fragment.unpack(fragment).head
+    return hashlib.blake2b(head if head.startswith(b"[") else fragment, digest_size=16).hexdigest()

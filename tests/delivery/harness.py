@@ -17,12 +17,12 @@ from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
-from airflow_provider_events.contract import Answer, Outcome, Request, Verdict
+from airflow_provider_events.contract import Answer, Codec, EventContent, Outcome, Request, Verdict
 from airflow_provider_events.delivery.accounts import Counters, Ledger
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
 from airflow_provider_events.delivery.encoding import prepare
 from airflow_provider_events.delivery.engine import Engine
-from airflow_provider_events.delivery.job import Codec, Delivery, Plan
+from airflow_provider_events.delivery.job import Delivery, Plan
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
 from airflow_provider_events.delivery.resume import Resumable
@@ -313,18 +313,19 @@ def _json(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-class PlainWire:
+class PlainWire(Codec):
     """A vendor made of nothing: an event is its id on the wire, an answer a list of verdicts."""
 
+    conn_type = "plain"
     timestamp_sent = False
 
     def __init__(self, max_request_bytes: int = 1_000_000, fragment_overhead: int = 1) -> None:
         self.max_request_bytes = max_request_bytes
         self.fragment_overhead = fragment_overhead
 
-    def encode(self, event: Event) -> bytes:
+    def encode_content(self, content: EventContent) -> bytes:
         """The event's id."""
-        return (event.id or "").encode()
+        return (content.id or "").encode()
 
     def request(self, fragments: Sequence[bytes]) -> Request:
         """All ids, with commas between them."""

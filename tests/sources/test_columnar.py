@@ -16,16 +16,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_events.contract import Codec
 from airflow_provider_events.delivery.encoding import prepare
 from airflow_provider_events.events import Record, Rejection
 from airflow_provider_events.sources.columnar import BulkEncoder
 from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.sources.rows import MappedRows
-from airflow_provider_events.vendors.base import Vendor, registry
+from airflow_provider_events.vendors.base import registry
 from tests.vendors.wires import T, examples, vendor
 
 VENDORS = sorted(registry())
+UPSERTS = ["bloomreach upserts", "vibetrace upserts", "webengage upserts"]
 every_vendor = pytest.mark.parametrize("conn_type", VENDORS)
+every_codec = pytest.mark.parametrize("conn_type", [*VENDORS, *UPSERTS])
 SENT_AT = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 NAIVE = datetime(2026, 3, 1, 9, 30, 0, 123456)
 ONE_UUID = UUID("6f1c1c3e-0d6b-4d52-9a7e-0a3a4b1f6f10")
@@ -39,8 +42,13 @@ IDENTITIES = {
 }
 
 
-def codec_of(conn_type: str) -> Vendor:
-    """The vendor; that of Embeddables knows its embeddable."""
+IDENTITIES |= {upserts: IDENTITIES[upserts.split()[0]] for upserts in UPSERTS}
+
+
+def codec_of(conn_type: str) -> Codec:
+    """The vendor, or its upserts; that of Embeddables knows its embeddable."""
+    if conn_type in UPSERTS:
+        return vendor(conn_type.split()[0]).upserts()
     return vendor(conn_type, **({"embeddable_id": "flow_given"} if conn_type == "embeddables" else {}))
 
 
@@ -54,7 +62,7 @@ def mapped(options: dict[str, Any], columns: Sequence[str], chunks: Iterable[Seq
     return made
 
 
-def prepared(chunks: Iterable[Sequence[Record]], codec: Vendor) -> list[tuple[int, bytes | Rejection]]:
+def prepared(chunks: Iterable[Sequence[Record]], codec: Codec) -> list[tuple[int, bytes | Rejection]]:
     """Number of each row, and its bytes or why there are none."""
     return [
         (row.row, row.rejection or row.fragment)
@@ -210,6 +218,9 @@ PROPERTY_NAMES = [
     "event_name",
     "we_x",
     "p" * 50,
+    "email",
+    "birthDate",
+    "emailOptIn",
     "é",
     "'\"\\\n",
     "{row}",
@@ -255,14 +266,14 @@ def tables(draw: st.DrawFn) -> list[list[tuple[Any, ...]]]:
     ]
 
 
-@every_vendor
+@every_codec
 @examples(60)
 @given(data=st.data())
 def test_rows_together_are_the_same_as_one_by_one(conn_type: str, data: st.DataObject) -> None:
     assert not differences(conn_type, data.draw(mappings(conn_type)), COLUMNS, data.draw(tables()))
 
 
-@every_vendor
+@every_codec
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("key", PROPERTY_NAMES)
 def test_so_are_rows_that_are_all_alike(conn_type: str, name: str, key: str) -> None:
@@ -278,13 +289,13 @@ NUMBERS = ("confirmation", 1, 2, 7, T, 39.8)
 OTHERS = ("order_placed", ONE_UUID, Decimal(2), ONE_UUID, NAIVE, Decimal("39.80"))
 
 
-@every_vendor
+@every_codec
 @pytest.mark.parametrize(
     ("simple", "ordinary"),
     [(True, [TEXTS]), (False, [TEXTS]), (True, [NUMBERS]), (False, [OTHERS]), (False, [TEXTS, NUMBERS, OTHERS])],
 )
 def test_an_odd_value_anywhere_changes_nothing_but_its_row(conn_type: str, simple: bool, ordinary: list[Any]) -> None:
-    several = conn_type in ("bloomreach", "embeddables") and not simple
+    several = conn_type.split()[0] in ("bloomreach", "embeddables") and not simple
     options = {
         **({"name": ordinary[0][0]} if simple else {"name_column": "a"}),
         "identity": dict(zip(reversed(IDENTITIES[conn_type][several]), "bc", strict=False)),
@@ -311,7 +322,7 @@ def test_an_odd_value_anywhere_changes_nothing_but_its_row(conn_type: str, simpl
         ({"name_column": "a", "id": "a"}, [[7], ["order_placed"], [Colour.RED]]),
     ],
 )
-@every_vendor
+@every_codec
 def test_a_column_may_be_several_things_at_once(conn_type: str, options: dict[str, Any], rows: list[Any]) -> None:
     columns = ["a", "b"][: len(rows[0])]
     named = {"name": "order_placed"} if "name_column" not in options else {}
@@ -440,6 +451,19 @@ def test_one_bad_row_in_a_hundred_takes_no_other_with_it(conn_type: str, bad: tu
 def test_kinds_that_change_are_learned_anew(conn_type: str, kinds_of_chunks: list[Any]) -> None:
     chunks = [[("ada", value)] * 20 for value in kinds_of_chunks]
     assert all(map(all, all_taken(conn_type, chunks)))
+
+
+@pytest.mark.parametrize("conn_type", UPSERTS)
+@pytest.mark.parametrize("value", ["EUR", 7, Decimal("39.80"), T, None, [1], ONE_UUID])
+@pytest.mark.parametrize("name", ["b", "birthDate", "company"])
+def test_upserts_need_no_event_either(conn_type: str, value: Any, name: str) -> None:
+    rows = [("ada@example.com", value, 1)] * 20
+    assert all(taken(conn_type, rows, "a b c", properties={name: "b", "c": "c"}, timestamp=None))
+
+
+def test_a_consent_that_is_none_needs_an_event_for_its_words() -> None:
+    rows = [("ada", True), ("ada", 1), ("ada", "0"), ("ada", "yes"), ("ada", 2), ("ada", T)]
+    assert taken("webengage upserts", rows, properties={"emailOptIn": "b"}) == [True, True, True, False, False, False]
 
 
 def test_few_rows_of_a_new_kind_teach_nothing() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -117,9 +119,38 @@ def test_a_request_id_is_hexadecimal_and_of_the_content(count: int) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", ids.pop())
 
 
-def test_a_request_id_is_the_key_of_its_single_event() -> None:
-    fragment = webengage().encode(ADDED)
-    assert webengage().request([fragment]).headers == {"x-request-id": webengage().content(ADDED).key}
+@pytest.mark.parametrize("changes", [{}, {"id": "order-1"}])
+def test_a_request_id_is_the_key_of_its_single_event(changes: dict[str, str]) -> None:
+    single = event(**changes)
+    fragment = webengage().encode(single)
+    assert webengage().request([fragment]).headers == {"x-request-id": webengage().key(single)}
+
+
+def test_the_callers_id_outweighs_what_may_change_between_tries_in_a_request_id() -> None:
+    first, later = (event(id="order-1", properties={"n": n}, timestamp=T + timedelta(days=n)) for n in range(2))
+    keys = {webengage().key(single) for single in (first, later)}
+    assert keys == {webengage().content(first).key}
+    assert webengage().key(event(id="order-2")) not in keys
+    assert webengage().key(event()) not in keys
+
+
+def test_upserts_of_other_times_have_other_request_ids() -> None:
+    upserts, entry = webengage().upserts(), event(name="upsert", properties={"city": "Cluj"})
+    again = [replace(entry, timestamp=T), replace(entry, timestamp=T + timedelta(microseconds=1)), entry]
+    ids = [(upserts.request([upserts.encode(each)]).headers or {})["x-request-id"] for each in again]
+    assert ids == [upserts.key(each) for each in again]
+    assert len(set(ids)) == len({each.timestamp for each in again})
+
+
+def test_what_was_encoded_before_changes_nothing() -> None:
+    contents = EventColumns("webengage", ["x"], [{"userId": "ada"}], [T], [{"never seen": 1}], None)
+    fresh, used = webengage(), webengage()
+    for name in ("never seen", "we_ignored", "x" * 60):
+        with suppress(InvalidEvent):
+            used.encode(event(properties={name: 1}))
+    fast = fresh.encode_columns_fast(contents)
+    assert fast is not None
+    assert fast == used.encode_columns_fast(contents) == [fresh.encode_content(next(contents.each()))]
 
 
 def test_other_events_have_other_request_ids() -> None:
