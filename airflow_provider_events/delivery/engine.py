@@ -80,7 +80,8 @@ class Engine:
         self._sender = Sender(transport, rate_limiter, policy, self._stopping, ledger.counters, redactor)
         self._taking: set[int] = set()
         self._doubtful: set[int] = set()  # rows whose events may be stored: no answer told
-        self._hold_seconds = options.missing_entry_timeout if options.on_missing_entry == "wait" else 0.0
+        waits = options.on_missing_entry == "wait"
+        self._hold_seconds = options.missing_entry_timeout if waits else limits.entry_delay_seconds
         self._in_order = options.ordering == "identity"
         self._spill = Spill()
         count, slots = (limits.max_in_flight, 1) if self._in_order else (1, limits.max_in_flight)

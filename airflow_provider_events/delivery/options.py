@@ -128,8 +128,11 @@ class Limits:
     :param batch_size: events per request.
     :param max_in_flight: requests waiting for an answer at once.
     :param drain_seconds: after a stop, requests in flight may take so long to be answered.
+    :param entry_delay_seconds: for so long a missing entry may be one that was made just before and is to be seen soon;
+        then `on_missing_entry` applies.
     """
 
     batch_size: int
     max_in_flight: int
     drain_seconds: float = 15.0
+    entry_delay_seconds: float = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack
@@ -255,6 +256,7 @@ class EventsHook(BaseHook):
         sent_at: datetime | None = None,
         fingerprint: str = "",
         store: CheckpointStore | None = None,
+        entry_delay_seconds: float = 0.0,
     ) -> DeliveryReport:
         """Deliver the records of a source; see `deliver`.
 
@@ -265,6 +267,7 @@ class EventsHook(BaseHook):
         :param sent_at: the time of events that have none. Default: now.
         :param fingerprint: of query, mapping and options; a checkpoint of another one is not continued.
         :param store: keeps the checkpoint from try to try, and may show the progress.
+        :param entry_delay_seconds: the customers' entries were made just before; see `Limits`.
         """
         from airflow_provider_events.delivery.dead_letter import DeadLetterFile
         from airflow_provider_events.delivery.job import Delivery, Plan
@@ -278,6 +281,7 @@ class EventsHook(BaseHook):
 
         wanted = options or DeliveryOptions()
         limits, quota = limits_of(self, wanted)
+        limits = replace(limits, entry_delay_seconds=entry_delay_seconds)
         sent_at = parse_time(sent_at or datetime.now(UTC), "sent_at")
         endpoint = self.endpoint(limits.max_in_flight)
         dead_letters = None

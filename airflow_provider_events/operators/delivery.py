@@ -139,6 +139,7 @@ class DeliveryOperator(BaseOperator):
                     sent_at=dag_run_start(context),
                     fingerprint=self._fingerprint(task_key(ti), options),
                     store=store,
+                    entry_delay_seconds=self.entry_delay_seconds(),
                 )
             except AirflowTaskTimeout:
                 self._account(ti, hook, store)
@@ -165,6 +166,10 @@ class DeliveryOperator(BaseOperator):
 
     def before_delivery(self, hook: EventsHook, context: Context, options: DeliveryOptions) -> None:
         """What is to be done before the first event is sent: nothing."""
+
+    def entry_delay_seconds(self) -> float:
+        """How long an entry that was made just before may not be seen yet; 0 where none was made."""
+        return 0.0
 
     @abstractmethod
     def source(self, hook: EventsHook) -> Source:
@@ -228,6 +233,12 @@ class EventDeliveryOperator(DeliveryOperator):
         attributes = self.ensure_entry if isinstance(self.ensure_entry, Mapping) else {}
         report = ensure_entries(hook, self.source(hook), attributes, options, dag_run_start(context))
         self.log.info("%d entries ensured, %d refused", report.delivered, report.rejected)
+
+    def entry_delay_seconds(self) -> float:
+        """A minute, where entries are ensured."""
+        from airflow_provider_events.hooks.ensuring import ENTRY_DELAY_SECONDS
+
+        return ENTRY_DELAY_SECONDS if self.ensure_entry else 0.0
 
 
 @contextmanager
