@@ -56,7 +56,7 @@ class Said(NamedTuple):
     status: int
     body: bytes
     kind: str = "application/json"
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, Any], ...] = ()
 
 
 def _leaves(value: Any) -> Iterator[str]:
@@ -184,22 +184,18 @@ class _Handler(BaseHTTPRequestHandler):
         _, manner, rest = self.path.split("/", 2)
         number = next(self.server.numbers)
         spelling = self.server.spellings[number % len(self.server.spellings)]
-        asked = Asked(f"/{rest}", self.headers, body, SPELLINGS[spelling], number)
+        asked = Asked(f"/{rest}", dict(self.headers), body, SPELLINGS[spelling], number)
         self.server.heard.append("\n".join([self.path, *asked.headers.values(), body]))
         if manner == "garbled":
             self._garble(asked)
             return
         said = MANNERS[manner](asked)
-        self.wfile.write(f"HTTP/1.1 {said.status} {_header(asked.texts[0])}\r\n".encode())
-        self._headers_buffer: list[bytes] = []
-        self.send_header("Content-Type", said.kind)
-        self.send_header("Content-Length", str(len(said.body)))
-        for name in ("X-Request-Id", "Server", "Set-Cookie", "Via", "WWW-Authenticate", "X-RateLimit-Remaining"):
-            self.send_header(name, _header(asked.texts[number % len(asked.texts)]))
-        for name, value in said.headers:
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(said.body)
+        names = ("X-Request-Id", "Server", "Set-Cookie", "Via", "WWW-Authenticate", "X-RateLimit-Remaining")
+        repeated = _header(asked.texts[number % len(asked.texts)])
+        headers = [("Content-Type", said.kind), ("Content-Length", len(said.body)), *said.headers]
+        headers += [(name, repeated) for name in names]
+        lines = [f"HTTP/1.1 {said.status} {_header(asked.texts[0])}", *(f"{name}: {value}" for name, value in headers)]
+        self.wfile.write("\r\n".join([*lines, "", ""]).encode() + said.body)  # at once, or the client waits for an ACK
 
     do_POST = do_PUT = do_GET
 
