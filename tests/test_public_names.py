@@ -39,13 +39,15 @@ IMPORTED = {
 
 # Parameters in their order, a default where it is a plain value; behind a * they are passed by name.
 DELIVERY = (
-    "* conn_id on_missing_entry='reject' missing_entry_timeout=900.0 max_rejected=0 rejected_path=None batch_size=None "
+    "* conn_id on_missing_entry='reject' missing_entry_timeout=900.0 max_rejected=0 rejected_path=None "
+    "max_rows=None max_growth=None batch_size=None "
     "max_in_flight=None requests_per_minute=None ordering='none' on_source_changed='restart' "
     "resume_after_clear='unfinished' checkpoint_path=None on_empty='succeed' dry_run=False"
 )
 EVENTS = f"{DELIVERY[2:]} ensure_entry=False"
 HOOK_OPTIONS = (
-    "on_missing_entry='reject' missing_entry_timeout=900.0 max_rejected=0 batch_size=None max_in_flight=None "
+    "on_missing_entry='reject' missing_entry_timeout=900.0 max_rejected=0 max_rows=None "
+    "batch_size=None max_in_flight=None "
     "requests_per_minute=None ordering='none' on_source_changed='restart' dry_run=False"
 )
 FROM_SQL = (
@@ -90,17 +92,21 @@ HOOK_METHODS = {
     "upsert": "identity attributes=None * sent_at=None",
 }
 TEMPLATED = {
-    "operators.delivery.DeliveryOperator": "conn_id max_rejected dry_run rejected_path checkpoint_path",
+    "operators.delivery.DeliveryOperator": "conn_id max_rejected max_rows max_growth "
+    "dry_run rejected_path checkpoint_path",
     "operators.entries.FilterByEntryOperator": "events mapping conn_id",
-    "operators.entries.UpsertEntryOperator": "identity attributes entries mapping conn_id max_rejected dry_run "
-    "rejected_path checkpoint_path",
+    "operators.entries.UpsertEntryOperator": "identity attributes entries mapping conn_id max_rejected max_rows "
+    "max_growth dry_run rejected_path checkpoint_path",
     "operators.events.SendEventOperator": "conn_id name identity timestamp properties id",
-    "operators.events.SendEventsOperator": "events mapping conn_id max_rejected dry_run rejected_path checkpoint_path",
+    "operators.events.SendEventsOperator": "events mapping conn_id max_rejected max_rows max_growth "
+    "dry_run rejected_path checkpoint_path",
     "sensors.entry.EntryExistsSensor": "identity identities conn_id checkpoint_path",
     "transfers.sql_to_entries.SqlToEntriesOperator": "sql parameters sql_conn_id mapping key_column interval_column "
-    "conn_id max_rejected dry_run rejected_path checkpoint_path",
+    "conn_id max_rejected max_rows max_growth "
+    "dry_run rejected_path checkpoint_path",
     "transfers.sql_to_events.SqlToEventsOperator": "sql parameters sql_conn_id mapping key_column interval_column "
-    "conn_id max_rejected dry_run rejected_path checkpoint_path",
+    "conn_id max_rejected max_rows max_growth "
+    "dry_run rejected_path checkpoint_path",
 }
 # Error -> its base, and whether Airflow's retries can help.
 ERRORS = {
@@ -111,6 +117,7 @@ ERRORS = {
     "SourceError": ("EventsError", True),
     "QueryError": ("SourceError", False),
     "KeyColumnError": ("SourceError", False),
+    "TooManyRows": ("SourceError", False),
     "SourceChanged": ("SourceError", False),
     "CursorError": ("SourceError", False),
     "CursorNotMoved": ("SourceError", True),

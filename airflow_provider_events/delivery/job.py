@@ -26,6 +26,7 @@ from airflow_provider_events.delivery.observers import DeliveryObserver
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
 from airflow_provider_events.delivery.resume import Resumable, Source, load
+from airflow_provider_events.delivery.row_limits import RowLimit, check_row_count
 from airflow_provider_events.delivery.runtime import few_collections, on_own_loop
 from airflow_provider_events.events import DeliveryReport
 from airflow_provider_events.exceptions import (
@@ -103,6 +104,10 @@ class Delivery:
         """
         options, failed = self._plan.options, True
         try:
+            if options.max_rows is not None:
+                check_row_count(
+                    source, [RowLimit(options.max_rows, "max_rows", "max_rows")], "raise max_rows to {rows}"
+                )
             if options.dry_run:
                 with closing(prepare(source.records(), self._codec, self._plan.sent_at, source.keys)) as prepared:
                     self._rehearse(prepared)

@@ -85,6 +85,9 @@ class _Customers:
     def keys(self, records: Sequence[Record]) -> None:
         """None: there is no key column."""
 
+    def count(self, limit: int) -> None:
+        """None: they would have to be read."""
+
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """See `Source.records`."""
         recent: OrderedDict[int, None] = OrderedDict()

@@ -8,7 +8,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -27,6 +27,7 @@ from airflow_provider_events.hooks.files import safe_name
 from airflow_provider_events.operators.checkpoints import ClearPolicy, check_clear_policy
 from airflow_provider_events.operators.options import names_options, without_options
 from airflow_provider_events.operators.paths import GivenPath
+from airflow_provider_events.operators.row_guard import RowGuard, check_growth
 from airflow_provider_events.operators.templated import boolean, is_templated, number
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 EmptyPolicy = Literal["succeed", "skip", "fail"]
-TEMPLATED_OPTIONS: Mapping[str, Callable[[Any, str], Any]] = {"max_rejected": number, "dry_run": boolean}
+TEMPLATED_OPTIONS: Mapping[str, Callable[[Any, str], Any]] = {
+    "max_rejected": number,
+    "max_rows": number,
+    "dry_run": boolean,
+}
 NO_CHECKPOINT = "a retry or a clear of this task sends every row again: no checkpoint is kept"
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -71,15 +76,28 @@ class DeliveryOperator(BaseOperator):
         starts over in any case.
     :param checkpoint_path: folder for checkpoints before Airflow 3.3, which keeps them itself: a local path or a URI
         (templated). Default: Airflow's `[events] checkpoint_path`, else none.
+    :param max_growth: how many times the rows of a usual run this one may have, the median of the last ten successful
+        runs of this task that sent anything; where there are more nothing is sent (templated). Default: no limit. A
+        person lets such a run pass by its configuration, `{"events_max_rows": 120000}`, for `max_rows` as well.
     :param on_empty: what a source without a single row makes of the task: `"succeed"`, `"skip"`, or `"fail"`, which
         Airflow's retries apply to.
-    :param options: each of `DeliveryOptions` by its name; `max_rejected` and `dry_run` are templated.
+    :param options: each of `DeliveryOptions` by its name; `max_rejected`, `max_rows` and `dry_run` are
+        templated.
     :raises ConfigurationError: at DAG parse, naming the option; for a template, when the task starts.
     """
 
-    template_fields: Sequence[str] = ("conn_id", "max_rejected", "dry_run", "rejected_path", "checkpoint_path")
+    template_fields: Sequence[str] = (
+        "conn_id",
+        "max_rejected",
+        "max_rows",
+        "max_growth",
+        "dry_run",
+        "rejected_path",
+        "checkpoint_path",
+    )
 
     max_rejected: Any
+    max_rows: Any
     dry_run: Any  # hides a method of Airflow's that only `airflow tasks test --dry-run` of Airflow 2 calls
 
     @names_options
@@ -90,6 +108,7 @@ class DeliveryOperator(BaseOperator):
         rejected_path: str | None = None,
         resume_after_clear: ClearPolicy = "unfinished",
         checkpoint_path: str | None = None,
+        max_growth: float | str | None = None,
         on_empty: EmptyPolicy = "succeed",
         **kwargs: Any,
     ) -> None:
@@ -101,6 +120,9 @@ class DeliveryOperator(BaseOperator):
         self._checkpoint_path = GivenPath("checkpoint_path", checkpoint_path)
         self.resume_after_clear = resume_after_clear
         self.on_empty = on_empty
+        self.max_growth = max_growth
+        if not is_templated(max_growth):
+            check_growth(max_growth)
         self.delivery_options = {field.name: kwargs.get(field.name, field.default) for field in fields(DeliveryOptions)}
         for name in TEMPLATED_OPTIONS:
             setattr(self, name, self.delivery_options.pop(name))
@@ -129,10 +151,13 @@ class DeliveryOperator(BaseOperator):
             )
             options = self._options()
             try:
+                source = self.source(hook)
+                guard = RowGuard(context, options.max_rows, number(self.max_growth, "max_growth"))
+                guard.check(source)
                 self.before_delivery(hook, context, options)
                 report = hook.deliver_source(
-                    self.source(hook),
-                    options,
+                    source,
+                    replace(options, max_rows=None),
                     codec=self.codec(hook),
                     rejected_path=self._rejected_path.checked(self.rejected_path) or config_option("rejected_path"),
                     rejected_name=f"{name}/try_{ti.try_number}.jsonl",
@@ -148,6 +173,8 @@ class DeliveryOperator(BaseOperator):
             except BaseException:
                 self._account(ti, hook, store)
                 raise
+            if not options.dry_run:
+                guard.keep(report.read)
             if not report.read:
                 self._nothing_came(report)
         return report.to_dict()

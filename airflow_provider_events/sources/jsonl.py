@@ -6,8 +6,8 @@ import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any
+from itertools import chain, islice
+from typing import IO, Any
 
 import orjson
 
@@ -57,14 +57,22 @@ class LineRecords:
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """All lines, in chunks of 500."""
-        try:
-            stream = ObjectStoragePath(self._uri).open("rb")
-        except OSError as error:
-            raise ConfigurationError(f"events: cannot read {self._uri} ({type(error).__name__})") from error
-        with stream:
+        with self._opened() as stream:
             first = self._first(stream.readline())
             numbered = enumerate(chain([first], iter(stream.readline, b"")), start=first_row)
             yield from in_chunks(self._record(row, line) for row, line in numbered if line.strip())
+
+    def count(self, limit: int) -> int:
+        """The number of lines that hold anything, of `limit` at most."""
+        with self._opened() as stream:
+            return sum(1 for _ in islice(filter(bytes.strip, iter(stream.readline, b"")), limit))
+
+    def _opened(self) -> IO[bytes]:
+        try:
+            stream: IO[bytes] = ObjectStoragePath(self._uri).open("rb")
+        except OSError as error:
+            raise ConfigurationError(f"events: cannot read {self._uri} ({type(error).__name__})") from error
+        return stream
 
     def _first(self, line: bytes) -> bytes:
         """The first line, without a byte-order mark.

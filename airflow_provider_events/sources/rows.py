@@ -51,6 +51,10 @@ class SqlRecords:
         """The number of rows, where it is known."""
         return self._source.total
 
+    def count(self, limit: int) -> int:
+        """See `SqlSource.count`."""
+        return self._source.count(limit)
+
     def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
         """The key of each row of a chunk; None without a key column."""
         if self._key_column is None or not isinstance(records, MappedRows):
@@ -153,6 +157,10 @@ class EventRecords:
 
     def keys(self, records: Sequence[Record]) -> None:
         """None: there is no key column."""
+
+    def count(self, limit: int) -> int | None:
+        """Their number; None for a generator."""
+        return None if self.total is None else min(self.total, limit)
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """All of them, in chunks of 500."""

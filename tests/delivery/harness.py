@@ -74,6 +74,9 @@ class Given:
     def keys(self, records: Sequence[Record]) -> None:
         """There are none."""
 
+    def count(self, limit: int) -> None:
+        """It is not known."""
+
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """The iterator itself."""
         return self._chunks

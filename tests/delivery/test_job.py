@@ -394,6 +394,9 @@ class Source:
     def keys(self, records: Sequence[Record]) -> None:
         """There are none."""
 
+    def count(self, limit: int) -> None:
+        """It is not known."""
+
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """Ten events in each chunk."""
         try:

@@ -74,6 +74,10 @@ class Rows:
         """See `Source.keys`."""
         return [record.data["key"] if record.data else None for record in records] if self.keyed else None
 
+    def count(self, limit: int) -> int:
+        """See `Source.count`."""
+        return min(len(self.kinds), limit)
+
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """See `Source.records`."""
         self.reads.append(after)
@@ -638,6 +642,9 @@ class RowsLeft:
 
     def keys(self, records: Sequence[Record]) -> None:
         """There are none."""
+
+    def count(self, limit: int) -> None:
+        """It is not known."""
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """Those that are left."""
