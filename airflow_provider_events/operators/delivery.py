@@ -29,6 +29,7 @@ from airflow_provider_events.operators.options import names_options, without_opt
 from airflow_provider_events.operators.paths import GivenPath
 from airflow_provider_events.operators.row_guard import RowGuard, check_growth
 from airflow_provider_events.operators.templated import boolean, is_templated, number
+from airflow_provider_events.values import kind
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
@@ -81,6 +82,7 @@ class DeliveryOperator(BaseOperator):
         person lets such a run pass by its configuration, `{"events_max_rows": 120000}`, for `max_rows` as well.
     :param on_empty: what a source without a single row makes of the task: `"succeed"`, `"skip"`, or `"fail"`, which
         Airflow's retries apply to.
+    :param hook_params: passed to the vendor's hook: `retry_policy`, `rate_limiter`, `observers`; see `EventsHook`.
     :param options: each of `DeliveryOptions` by its name; `max_rejected`, `max_rows` and `dry_run` are
         templated.
     :raises ConfigurationError: at DAG parse, naming the option; for a template, when the task starts.
@@ -96,6 +98,8 @@ class DeliveryOperator(BaseOperator):
         "checkpoint_path",
     )
 
+    shallow_copy_attrs: Sequence[str] = ("hook_params",)  # a shared limiter stays shared
+
     max_rejected: Any
     max_rows: Any
     dry_run: Any  # hides a method of Airflow's that only `airflow tasks test --dry-run` of Airflow 2 calls
@@ -110,6 +114,7 @@ class DeliveryOperator(BaseOperator):
         checkpoint_path: str | None = None,
         max_growth: float | str | None = None,
         on_empty: EmptyPolicy = "succeed",
+        hook_params: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**without_options(self, kwargs))
@@ -123,12 +128,15 @@ class DeliveryOperator(BaseOperator):
         self.max_growth = max_growth
         if not is_templated(max_growth):
             check_growth(max_growth)
+        self.hook_params = hook_params
         self.delivery_options = {field.name: kwargs.get(field.name, field.default) for field in fields(DeliveryOptions)}
         for name in TEMPLATED_OPTIONS:
             setattr(self, name, self.delivery_options.pop(name))
         if on_empty not in get_args(EmptyPolicy):
             raise ConfigurationError(f"on_empty has to be one of {', '.join(get_args(EmptyPolicy))}, not {on_empty!r}")
         check_clear_policy(resume_after_clear)
+        if not isinstance(hook_params, Mapping | None):
+            raise ConfigurationError(f"hook_params has to be a dict, not {kind(hook_params)}")
         self._options({name for name in TEMPLATED_OPTIONS if is_templated(getattr(self, name))})
         self._hook: EventsHook | None = None
 
@@ -136,13 +144,13 @@ class DeliveryOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver everything; returns the `DeliveryReport` as a dictionary, and pushes it after a failure as well."""
         from airflow_provider_events.hooks.base import EventsHook
-        from airflow_provider_events.operators.checkpoints import checkpoint_store
+        from airflow_provider_events.operators.checkpoints import checkpoint_store, state_observers
 
         ti = context["ti"]
         name = task_name(ti)
         with fail_without_retry():
             self.begin(context)
-            self._hook = hook = EventsHook.for_connection(self.conn_id)
+            self._hook = hook = EventsHook.for_connection(self.conn_id, **(self.hook_params or {}))
             store = checkpoint_store(
                 context,
                 self._checkpoint_path.checked(self.checkpoint_path) or config_option("checkpoint_path"),
@@ -165,6 +173,7 @@ class DeliveryOperator(BaseOperator):
                     fingerprint=self._fingerprint(task_key(ti), options),
                     store=store,
                     entry_delay_seconds=self.entry_delay_seconds(),
+                    observers=state_observers(context),
                 )
             except AirflowTaskTimeout:
                 self._account(ti, hook, store)
