@@ -6,6 +6,7 @@ from datetime import timedelta
 from pkgutil import resolve_name
 from typing import Any
 
+from airflow import __version__
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -13,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
+    Asset,
     BaseHook,
     BaseOperator,
     BaseSensorOperator,
@@ -20,20 +22,24 @@ from airflow.providers.common.compat.sdk import (
     Context,
     ObjectStoragePath,
     PokeReturnValue,
+    Variable,
     XComArg,
     conf,
     mask_secret,
 )
 
+HAS_STATE_STORES = tuple(map(int, __version__.split(".")[:2])) >= (3, 3)
 NEVER_EXPIRE = timedelta.max  # Airflow 3.3's own value, which lies in a module that older versions do not have
 
 __all__ = [
+    "HAS_STATE_STORES",
     "NEVER_EXPIRE",
     "AirflowException",
     "AirflowFailException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTimeout",
+    "Asset",
     "BaseHook",
     "BaseOperator",
     "BaseSensorOperator",
@@ -41,6 +47,7 @@ __all__ = [
     "Context",
     "ObjectStoragePath",
     "PokeReturnValue",
+    "Variable",
     "XComArg",
     "conf",
     "get_async_connection",

@@ -369,6 +369,18 @@ def get_provider_info() -> dict[str, object]:
                         "example": "s3://company-airflow/event-checkpoints",
                         "default": "",
                     },
+                    "cursor_path": {
+                        "description": (
+                            "Folder for the cursors of scheduled syncs on Airflow before 3.3, which keeps them in the "
+                            "state of an asset later: a local path that all workers share or any URI of Airflow's "
+                            "object storage. Blank: Airflow's Variables. On every version: what was sent near a "
+                            "cursor, where that is too much for a store and there is no checkpoint_path."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://company-airflow/event-cursors",
+                        "default": "",
+                    },
                     "allowed_paths": {
                         "description": (
                             "Folders, separated by commas, in which the paths have to lie that templates give to "

@@ -19,7 +19,7 @@ from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.shown import shown
 from airflow_provider_events.values import iso_utc, kind, plain_time
 
-__all__ = ["plain_row", "restored"]
+__all__ = ["dump_key", "load_key", "plain_row", "restored"]
 
 MAX_DEPTH = 100
 MAX_VALUES = 200_000
@@ -74,6 +74,37 @@ def restored(row: Mapping[str, Any], types: Any) -> tuple[Mapping[str, Any], Inv
                 words = "JSON has no such value; correct it, and delete its entry in types"
             fault = fault or InvalidEvent(f"data{shown(pointer)}", words)
     return root[""], fault
+
+
+_KEYS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "int": (int, int, int),
+    "str": (str, str, str),
+    "float": (float, float.hex, float.fromhex),
+    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
+    "date": (date, date.isoformat, date.fromisoformat),
+    "decimal": (Decimal, str, Decimal),
+    "uuid": (UUID, str, UUID),
+    "bytes": (bytes, lambda key: b64encode(key).decode("ascii"), b64decode),
+}
+
+
+def dump_key(key: Any) -> list[Any] | None:
+    """A key of a SQL type as JSON; None for one that cannot be kept."""
+    for name, (python_type, dump, _) in _KEYS.items():
+        if type(key) is python_type:
+            return [name, dump(key)]
+    return None
+
+
+def load_key(value: Any) -> Any:
+    """The key that `dump_key` wrote.
+
+    :raises ValueError: it did not write this.
+    """
+    if value is None:
+        return None
+    name, text = value
+    return _KEYS[name][2](text)
 
 
 def _loaded(name: Any, value: Any) -> Any:

@@ -63,20 +63,23 @@ class Ledger:
 
     :param vendor: connection type, for the report.
     :param dead_letters: where rejected records go; None for nowhere.
-    :param conn_id: the connection, for the report.
     """
 
-    def __init__(self, vendor: str, dead_letters: DeadLetterFile | None = None, conn_id: str = "") -> None:
+    def __init__(self, vendor: str, dead_letters: DeadLetterFile | None = None) -> None:
         self._vendor = vendor
-        self._conn_id = conn_id
         self._dead_letters = dead_letters
         self.offsets = OffsetTracker()
         self.counters = Counters()
         self.examples: dict[str, list[str]] = {}
+        self._excluded = 0
         self._unkept: list[tuple[int, int]] | None = None
 
-    def remember_unkept(self) -> None:
-        """Remember rejected rows that are kept in no file: their source has to come back to them."""
+    def keep_place(self, excluded: int) -> None:
+        """The source keeps its place: it has to come back to rejected rows that are kept in no file.
+
+        :param excluded: rows that it does not read, which are counted as skipped.
+        """
+        self._excluded = excluded
         if self._dead_letters is None:
             self._unkept = []
 
@@ -147,10 +150,10 @@ class Ledger:
             raise EventsError(f"the accounts do not close: {counts.read} read, {accounted} accounted for")
         return DeliveryReport(
             vendor=self._vendor,
-            read=counts.read,
+            read=counts.read + self._excluded,
             delivered=counts.delivered,
             rejected=counts.rejected,
-            skipped=counts.skipped,
+            skipped=counts.skipped + self._excluded,
             resumed=counts.resumed,
             unsent=counts.read - accounted,
             requests=counts.requests,
@@ -158,7 +161,6 @@ class Ledger:
             seconds=round(counts.seconds, 3),
             reasons=dict(counts.reasons.most_common()),
             rejected_path=self._dead_letters.uri if self._dead_letters and counts.rejected else None,
-            conn_id=self._conn_id,
         )
 
 

@@ -7,14 +7,13 @@ behind the last row taken, after it has delivered the open ones.
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
-from decimal import Decimal
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol, Self
-from uuid import UUID
+
+from airflow_provider_events.row_data import dump_key, load_key
 
 __all__ = ["Checkpoint", "CheckpointStore", "OpenRows", "Tally"]
 
@@ -129,7 +128,7 @@ class Checkpoint:
             renumbered = data.get("renumbered", 0)
             numbers = [*counts, renumbered, before_row, *(n for group in groups for rows in group for n in rows[:2])]
             if not all(type(number) is int and number >= 0 for number in numbers):
-                raise ValueError("a number of rows that is not a whole number from 0")
+                raise ValueError("numbers that are none")
             opened = [rows for group in groups for rows in group]
             ends = [0, *(end for rows in opened for end in (rows.first - 1, rows.last)), counts[0]]
             if not all(groups) or ends != sorted(ends) or any(rows.first > rows.last for rows in opened):
@@ -169,34 +168,3 @@ class CheckpointStore(Protocol):
 
         :raises DeliveryInterrupted: the delivery must not go on. Any other error is a warning.
         """
-
-
-_KEYS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "int": (int, int, int),
-    "str": (str, str, str),
-    "float": (float, float.hex, float.fromhex),
-    "datetime": (datetime, datetime.isoformat, datetime.fromisoformat),
-    "date": (date, date.isoformat, date.fromisoformat),
-    "decimal": (Decimal, str, Decimal),
-    "uuid": (UUID, str, UUID),
-    "bytes": (bytes, lambda key: b64encode(key).decode("ascii"), b64decode),
-}
-
-
-def dump_key(key: Any) -> list[Any] | None:
-    """A key of a SQL type as JSON; None for one that cannot be kept."""
-    for name, (kind, dump, _) in _KEYS.items():
-        if type(key) is kind:
-            return [name, dump(key)]
-    return None
-
-
-def load_key(value: Any) -> Any:
-    """The key that `dump_key` wrote.
-
-    :raises ValueError: it did not write this.
-    """
-    if value is None:
-        return None
-    name, text = value
-    return _KEYS[name][2](text)

@@ -35,6 +35,10 @@ patiently = Retrying(
 class SourceCursor(Protocol):
     """Where a source begins, kept from run to run: behind what was settled."""
 
+    @property
+    def excluded(self) -> int:
+        """Rows that are counted as skipped, and not read."""
+
     def settled(self, rows: Settled) -> None:
         """Take note of the rows that need not be sent again; with each checkpoint, seconds apart, and at the end.
 
@@ -58,9 +62,6 @@ class Source(Protocol):
 
     def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
         """The key of each record of a chunk; None without a key column."""
-
-    def count(self, limit: int) -> int | None:
-        """The number of records, not counted beyond `limit`; None where they would have to be read for good."""
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """All records, or those behind the key `after`, numbered from `first_row`."""

@@ -125,6 +125,10 @@ class Keyset:
         top, tail = self._limit(1)
         return self._statement(f"SELECT {top}1", tail, [[f"{self._quoted(self.key)} IS NULL"]])
 
+    def how_many_null(self) -> tuple[str, Bound]:
+        """A statement for the number of rows whose key is NULL."""
+        return self._statement("SELECT COUNT(*)", "", [[f"{self._quoted(self.key)} IS NULL"]])
+
     def range(self) -> tuple[str, Bound]:
         """A statement for the least and the greatest key."""
         key = self._quoted(self.key)

@@ -33,7 +33,7 @@ from airflow_provider_events.values import kind
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-__all__ = ["RowChunk", "SqlSource"]
+__all__ = ["RowChunk", "SqlSource", "bound_parameters", "numbered", "send_lineage", "without_terminator"]
 
 
 class SqlSource:
@@ -70,10 +70,10 @@ class SqlSource:
         if chunk_size < 1:
             raise ConfigurationError(f"chunk_size has to be at least 1, not {chunk_size}.")
         self._hook = hook
-        self._sql = _without_terminator(sql)
+        self._sql = without_terminator(sql)
         if not self._sql:
             raise ConfigurationError("The SQL is empty.")
-        self._parameters = _bound(parameters)
+        self._parameters = bound_parameters(parameters)
         refuse_own_names(self._parameters)
         self._key_column = key_column
         self._chunk_size = chunk_size
@@ -111,7 +111,7 @@ class SqlSource:
         """
         if self._key_column is None and after is not None:
             raise ConfigurationError("after needs a key_column.")
-        return _numbered(self._chunks(after, first_row), first_row)
+        return numbered(self._chunks(after, first_row), first_row)
 
     def count(self, limit: int) -> int:
         """The number of rows, which the database does not count beyond `limit`.
@@ -123,10 +123,7 @@ class SqlSource:
             return 0
         access = paging(self._hook)
         with connected(access, self._sql) as connection:
-            count = self._wrapped(access, connection, limits).count(limit)
-        if count < limit:
-            self.total = count
-        return count
+            return self._wrapped(access, connection, limits).count(limit)
 
     def _chunks(self, after: Any | None, first_row: int) -> Generator[RowChunk, None, None]:
         columns, limits = self._limits
@@ -171,7 +168,7 @@ class SqlSource:
         )
         with closing(pages):
             first = next(pages)
-            self._send_lineage()
+            send_lineage(self._hook, self._sql)
             yield first
             yield from pages
 
@@ -184,24 +181,25 @@ class SqlSource:
             else:
                 opened = executed(self._access, connection, self._sql, self._parameters)
             with opened as cursor:
-                self._send_lineage(cursor)
-                self.total = (row_count(cursor) or self.total) if counted is None else counted
+                send_lineage(self._hook, self._sql, cursor)
+                self.total = row_count(cursor) if counted is None else counted
                 rows = fetch(cursor, self._chunk_size)
                 columns = columns_of(cursor)
                 yield RowChunk(columns, rows)
                 while rows := fetch(cursor, self._chunk_size):
                     yield RowChunk(columns, rows)
 
-    def _send_lineage(self, cursor: Any = None) -> None:
-        """Tell Airflow's lineage of the query; reading through `get_conn` bypasses it. No parameters."""
-        try:
-            from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
-        except ImportError:
-            return
-        send_sql_hook_lineage(context=self._hook, sql=self._sql, cur=cursor)
+
+def send_lineage(hook: DbApiHook, sql: str, cursor: Any = None) -> None:
+    """Tell Airflow's lineage of a query; reading through `get_conn` bypasses it. No parameters."""
+    try:
+        from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
+    except ImportError:
+        return
+    send_sql_hook_lineage(context=hook, sql=sql, cur=cursor)
 
 
-def _numbered(chunks: Generator[RowChunk, None, None], first_row: int) -> Generator[RowChunk, None, None]:
+def numbered(chunks: Generator[RowChunk, None, None], first_row: int) -> Generator[RowChunk, None, None]:
     """The chunks; an error says behind which row it happened."""
     done = first_row - 1
     with closing(chunks):
@@ -218,7 +216,7 @@ def _numbered(chunks: Generator[RowChunk, None, None], first_row: int) -> Genera
             done += len(chunk.rows)
 
 
-def _bound(parameters: object) -> Bound:
+def bound_parameters(parameters: object) -> Bound:
     """The parameters as drivers take them. A template renders to text, in which a driver would bind each letter."""
     read = parameters
     if isinstance(parameters, str):
@@ -243,7 +241,7 @@ def _has_offset(value: object) -> bool:
     return isinstance(value, datetime) and value.utcoffset() is not None
 
 
-def _without_terminator(sql: str) -> str:
+def without_terminator(sql: str) -> str:
     """Cut the final semicolon, with the comments behind it."""
     from sqlparse import tokens
     from sqlparse.lexer import tokenize

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_events.delivery.accounts import Ledger
-from airflow_provider_events.delivery.checkpoint import Checkpoint, OpenRows, Tally, dump_key, load_key
+from airflow_provider_events.delivery.checkpoint import Checkpoint, OpenRows, Tally
 from airflow_provider_events.delivery.offsets import Digest, OffsetTracker, Slice
+from airflow_provider_events.row_data import dump_key, load_key
 
 AT = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 KEYS = st.one_of(

@@ -41,7 +41,7 @@ from airflow_provider_events.exceptions import (
     TooManyRejected,
 )
 from airflow_provider_events.http.contract import TransportError
-from tests.delivery.harness import SENT_AT, FakeTransport, PlainWire, said
+from tests.delivery.harness import SENT_AT, FakeTransport, PlainWire, Silent, said
 from tests.reliability.clock import simulate
 
 PATIENT = RetryPolicy(budget_seconds=1e9, max_wait_seconds=1e9)
@@ -73,10 +73,6 @@ class Rows:
     def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
         """See `Source.keys`."""
         return [record.data["key"] if record.data else None for record in records] if self.keyed else None
-
-    def count(self, limit: int) -> int:
-        """See `Source.count`."""
-        return min(len(self.kinds), limit)
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """See `Source.records`."""
@@ -217,12 +213,13 @@ def attempt(
         "plain",
         DeliveryOptions(**given),
         Limits(batch_size, 3),
+        None,
         SENT_AT,
         fingerprint,
-        retry_policy=PATIENT,
+        PATIENT,
     )
     file = DeadLetterFile(File(world)) if dead_letters else None
-    delivery = Delivery(PlainWire(), lambda: FakeTransport(answer), plan, (), file, world)
+    delivery = Delivery(PlainWire(), lambda: FakeTransport(answer), plan, Silent(), file, world)
     try:
         return delivery.run(source)
     except TooManyRejected as error:  # nothing but rejected ones, which is an end as well
@@ -523,8 +520,8 @@ class Broken:
 
 
 def with_store(store: Any, kinds: dict[Any, str], world: World, **options: Any) -> DeliveryReport:
-    plan = Plan("plain", DeliveryOptions(**options), Limits(2, 2), SENT_AT, "f", retry_policy=PATIENT)
-    return Delivery(PlainWire(), lambda: FakeTransport(world.answer), plan, (), None, store).run(Rows(kinds))
+    plan = Plan("plain", DeliveryOptions(**options), Limits(2, 2), None, SENT_AT, "f", PATIENT)
+    return Delivery(PlainWire(), lambda: FakeTransport(world.answer), plan, Silent(), None, store).run(Rows(kinds))
 
 
 @pytest.fixture
@@ -602,9 +599,9 @@ def test_a_full_disk_fails_the_try_and_the_next_one_has_every_rejected_row() -> 
     kinds = {n: "faulty" if n % 5 == 0 else "good" for n in range(1, 400)}
     world = World({str(key): "good" for key in kinds})
     world.tries = 1
-    plan = Plan("plain", DeliveryOptions(max_rejected=1000), Limits(5, 3), SENT_AT, "f", retry_policy=PATIENT)
+    plan = Plan("plain", DeliveryOptions(max_rejected=1000), Limits(5, 3), None, SENT_AT, "f", PATIENT)
     delivery = Delivery(
-        PlainWire(), lambda: FakeTransport(world.answer), plan, (), DeadLetterFile(FullDisk(world)), world
+        PlainWire(), lambda: FakeTransport(world.answer), plan, Silent(), DeadLetterFile(FullDisk(world)), world
     )
     with pytest.raises(RejectedNotWritten):
         delivery.run(Rows(kinds))
@@ -633,6 +630,7 @@ class RowsLeft:
     told: list[Settled] = field(default_factory=list)
     fails: EventsError | None = None
     keyed: bool = False
+    excluded: int = 0
 
     @property
     def cursor(self) -> Any:
@@ -641,9 +639,6 @@ class RowsLeft:
 
     def keys(self, records: Sequence[Record]) -> None:
         """There are none."""
-
-    def count(self, limit: int) -> None:
-        """It is not known."""
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """Those that are left."""
@@ -712,6 +707,16 @@ def test_a_delivery_that_fails_already_says_why_and_not_what_the_cursor_could_no
     kinds = dict.fromkeys(range(1, 20), "good")
     world = World({str(key): kind for key, kind in kinds.items()})
     assert attempt(world, RowsLeft(kinds, fails=CursorNotMoved("not moved")), stop_after=1) is None
+
+
+def test_rows_that_the_source_leaves_out_are_counted_as_skipped() -> None:
+    kinds = dict.fromkeys(range(1, 20), "good")
+    world = World({str(key): kind for key, kind in kinds.items()})
+    source = RowsLeft(kinds, excluded=7)
+    assert attempt(world, source, stop_after=2) is None
+    report = attempt(world, source)
+    assert report is not None
+    assert (report.read, report.skipped) == (26, 7)
 
 
 def test_a_dry_run_tells_the_source_nothing() -> None:

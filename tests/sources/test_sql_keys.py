@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from airflow_provider_events.delivery.checkpoint import dump_key, load_key
 from airflow_provider_events.exceptions import KeyColumnError, SourceError
+from airflow_provider_events.row_data import dump_key, load_key
 from airflow_provider_events.sources.keyset import Keyset, comparable
 from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.sources.rows import SqlRecords

@@ -1,0 +1,420 @@
+"""Syncs by cursor, run after run on real databases: the failure table, line by line, and what else may happen."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_events._compat import AirflowFailException
+from airflow_provider_events.exceptions import (
+    ConfigurationError,
+    CursorNotMoved,
+    SourceError,
+    VendorUnavailable,
+)
+from airflow_provider_events.sources import kept_cursor
+from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
+from tests.servers import Database, databases
+from tests.transfers.syncs import MAPPING, Sync, by_the_clock, while_reading
+
+pytest_plugins = ["tests.servers"]
+
+EVERY = databases("sqlite", "psycopg2", "psycopg", "mysqlclient", "mysql-connector-python")
+THREE = databases("sqlite", "psycopg2", "mysqlclient")
+REAL = databases("psycopg2")
+KEYED = {"cursor_column": ("at", "n")}
+ONE_OR_TWO = pytest.mark.parametrize("options", [{}, KEYED], ids=["one column", "two columns"])
+
+
+@pytest.fixture
+def sync(database: Database, connections: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a sync of a table of this test; its stores are asked again without a pause."""
+    monkeypatch.setattr(kept_cursor.patiently, "sleep", lambda seconds: None)
+
+    def make(column: str | None = None, **options: Any) -> Sync:
+        made = Sync(database, connections, monkeypatch, **options)
+        made.table(column)
+        return made
+
+    return make
+
+
+def at(minute: int, second: float = 0, hour: int = 10) -> str:
+    """A time of the first of November."""
+    return f"2026-11-01 {hour:02}:{minute:02}:{second:0{9 if second % 1 else 2}.{6 if second % 1 else 0}f}"
+
+
+@ONE_OR_TWO
+@EVERY
+def test_each_run_sends_what_is_new(sync: Any, options: Any) -> None:
+    task = sync(**options)
+    task.add((1, at(1)), (2, at(2)), (3, at(2)))
+    assert task.run()["delivered"] == 3
+    assert task.run()["read"] == 0
+    task.add((4, at(2)), (5, at(3)))
+    assert task.run()["read"] == 2
+    assert task.run()["read"] == 0
+    assert task.arrived() == [1, 2, 3, 4, 5]
+
+
+# -- the failure table -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"initial_value": None}, 'needs an initial_value, with which the first run begins: "now", "earliest"'),
+        ({"cursor_column": None}, "initial_value needs a cursor_column"),
+        ({"cursor_column": ("a", "b", "c")}, "the name of a column, or of two"),
+        ({"cursor_column": ("at", "AT")}, "has to be another one"),
+        ({"key_column": "n"}, "key_column beside cursor_column"),
+        ({"interval_column": "at"}, "interval_column beside cursor_column"),
+        ({"lookback": "15 minutes"}, "lookback has to be a timedelta"),
+        ({"lookback": timedelta(minutes=-1)}, "lookback has to be a timedelta"),
+        ({"cursor_delay": 30}, "cursor_delay has to be a timedelta"),
+        ({"on_cursor_null": "skip"}, "on_cursor_null has to be 'fail' or 'exclude'"),
+    ],
+)
+def test_nothing_stored_and_no_initial_value_is_an_error_when_the_dag_is_parsed(options: Any, words: str) -> None:
+    given = {"cursor_column": "at", "initial_value": "now", "mapping": MAPPING, **options}
+    with pytest.raises(ConfigurationError, match=words):
+        SqlToEventsOperator(task_id="t", sql="SELECT 1", sql_conn_id="w", conn_id="v", **given)
+
+
+@REAL
+def test_asset_inactive_or_renamed_connection_id(sync: Any, connections: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = sync(initial_value="now")
+    task.run()
+    for name, words in {"conn_id": "conn_id", "sql_conn_id": "sql_conn_id"}.items():
+        monkeypatch.setenv("AIRFLOW_CONN_RENAMED", os.environ["AIRFLOW_CONN_BLOOMREACH_DEFAULT"])
+        if name == "sql_conn_id":
+            monkeypatch.setenv("AIRFLOW_CONN_RENAMED", os.environ["AIRFLOW_CONN_WAREHOUSE"])
+        operator = task.operator()
+        setattr(operator, name, "renamed")
+        with pytest.raises(AirflowFailException, match=f"another query: {words} changed .* cursor adopt d.sync"):
+            operator.execute(task.context("renamed"))
+
+    class NotFound(Exception):
+        error = type("Error", (), {"error": "ErrorType.ASSET_NOT_FOUND"})
+
+    def get(key: str, default: Any = None) -> Any:
+        raise NotFound
+
+    monkeypatch.setattr(task.cursors, "get", get)
+    with pytest.raises(AirflowFailException, match=r"no cursor for 'd.sync'.*not active.*It may be stored under"):
+        task.run()
+
+
+@REAL
+def test_a_renamed_dag_does_not_begin_anew(sync: Any) -> None:
+    task = sync(initial_value="now")
+    task.run()
+    context = task.context("first of the new name")
+    context["ti"].dag_id = "renamed"
+    with pytest.raises(AirflowFailException, match=r"no cursor for 'renamed.sync'; it may be stored under 'd.sync'"):
+        task.operator().execute(context)
+    task.operator(cursor_name="d.sync").execute(context)
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("TIMESTAMP", "stored as times with a zone, and cursor_column 'at' holds times without a zone"),
+        ("BIGINT", "stored as times with a zone, and cursor_column 'at' holds numbers"),
+    ],
+)
+@REAL
+def test_stored_aware_and_column_naive_or_a_number(sync: Any, column: str, words: str) -> None:
+    task = sync()
+    task.add((1, at(1)))
+    task.run()
+    task.database.run("DROP TABLE orders")
+    task.table(column)
+    task.add((2, 5 if column == "BIGINT" else at(2)))
+    with pytest.raises(AirflowFailException, match=words):
+        task.run()
+    assert task.arrived() == [1]
+
+
+@ONE_OR_TWO
+@EVERY
+def test_null_cursor(sync: Any, options: Any, caplog: pytest.LogCaptureFixture) -> None:
+    task = sync(**options)
+    task.add((1, at(1)), (2, None), (3, None))
+    with pytest.raises(AirflowFailException, match="cursor_column 'at' holds NULL"):
+        task.run()
+    report = task.run(on_cursor_null="exclude")
+    assert (report["read"], report["delivered"], report["skipped"]) == (3, 1, 2)
+    assert "2 rows skipped: cursor is NULL" in caplog.text
+
+
+@ONE_OR_TWO
+@THREE
+def test_equal_values_across_a_page_or_run_end(sync: Any, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = sync(**options)
+    task.add(*((n, at(1)) for n in range(1, 8)))
+    with while_reading(monkeypatch, lambda: None):
+        task.run()
+        task.add((8, at(1)), (9, at(1)), (10, at(2)))
+        task.run()
+        task.run()
+    assert sorted(task.arrived()) == list(range(1, 11))
+
+
+@REAL
+def test_more_than_2000_equal_values_and_no_tie_breaker_and_no_checkpoint_path(sync: Any, tmp_path: Path) -> None:
+    task = sync(vendor="embeddables", max_rejected=0)
+    task.add(*((n, at(1)) for n in range(1, 2100)))
+    for _ in range(2):
+        with pytest.raises(
+            AirflowFailException, match='name a second column, cursor_column=\\("at", "<unique column>"\\)'
+        ):
+            task.run()
+    assert max(Counter(task.arrived()).values()) == 1
+
+    report = task.run(checkpoint_path=str(tmp_path))
+    assert report["rejected"] == 0
+    assert sorted(task.arrived()) == list(range(1, 2100))
+    assert task.run(checkpoint_path=str(tmp_path))["read"] == 0
+    with pytest.raises(AirflowFailException, match=r"the file .* is gone, .* or checkpoint_path is another one"):
+        task.run()
+
+
+@ONE_OR_TWO
+@THREE
+def test_late_commit_within_and_beyond_lookback(sync: Any, options: Any) -> None:
+    task = sync(lookback=timedelta(minutes=15), **options)
+    task.add((1, at(1)), (2, at(30)))
+    task.run()
+    task.add((3, at(15)), (4, at(14, 59)), (5, at(29)))
+    report = task.run()
+    assert report["read"] == 2
+    assert task.run()["read"] == 0
+    assert sorted(task.arrived()) == [1, 2, 3, 5]  # 4 came later than lookback provides for, and is missed
+    task.add((6, at(31)))
+    task.run()
+    task.add((7, at(17)))
+    task.run()
+    assert sorted(task.arrived()) == [1, 2, 3, 5, 6, 7]
+
+
+@ONE_OR_TWO
+@THREE
+def test_row_updated_during_the_read(sync: Any, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = sync(**options, initial_value=at(0))
+    task.add(*((n, at(n)) for n in range(1, 8)))
+
+    def update() -> None:
+        task.database.run(f"UPDATE orders SET at = '{at(40)}' WHERE n = 5")
+
+    with while_reading(monkeypatch, (lambda: None) if task.database.driver == "sqlite" else update):
+        task.run()
+    update()
+    task.run()
+    assert set(task.arrived()) == set(range(1, 8))
+    assert Counter(task.arrived())[5] <= 2
+    times = [event.wire["timestamp"] for event in task.sandbox.events("bloomreach")]
+    assert times[-1] == max(times)
+
+
+@ONE_OR_TWO
+@THREE
+def test_cursor_in_the_future(
+    sync: Any, options: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = sync(**options)
+    task.add((1, at(1)), (2, "2031-05-05 10:00:00"))
+    assert task.run()["read"] == 1
+    assert "1 rows are beyond upper" in caplog.text
+    by_the_clock(monkeypatch, datetime(2031, 5, 6, tzinfo=UTC))
+    assert task.run()["read"] == 1
+    assert task.arrived() == [1, 2]
+
+
+@ONE_OR_TWO
+@THREE
+def test_clock_goes_back(
+    sync: Any, options: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = sync(**options)
+    task.add((1, at(30)))
+    task.run()
+    before = task.record
+    task.add((2, at(31)), (3, at(29)))
+    by_the_clock(monkeypatch, datetime(2026, 11, 1, 7, 0, tzinfo=UTC))
+    assert task.run()["read"] == 0
+    assert "clock, less cursor_delay, is behind the cursor" in caplog.text
+    assert task.record == before
+    monkeypatch.undo()
+    assert sorted(task.arrived()) == [1]
+
+
+@ONE_OR_TWO
+@REAL
+def test_rejected_row_in_the_middle_with_and_without_rejected_path(sync: Any, options: Any, tmp_path: Path) -> None:
+    task = sync(**options)
+    task.add(*((n, at(n)) for n in range(1, 6)))
+    task.database.run("UPDATE orders SET customer = NULL WHERE n = 3")
+    with pytest.raises(AirflowFailException, match="1 of 5"):
+        task.run()
+    assert task.arrived() == [1, 2, 4, 5]
+    assert task.value.startswith("2026-11-01T10:02")
+    with pytest.raises(AirflowFailException, match="1 of"):
+        task.run()
+    assert task.arrived() == [1, 2, 4, 5]
+
+    with pytest.raises(AirflowFailException):
+        task.run(rejected_path=str(tmp_path))
+    assert task.value.startswith("2026-11-01T10:05")
+    assert task.run()["read"] == 0
+    assert task.arrived() == [1, 2, 4, 5]
+
+
+@ONE_OR_TWO
+@REAL
+def test_a_rejected_row_that_is_mended_is_sent_and_what_was_sent_behind_it_is_not(sync: Any, options: Any) -> None:
+    task = sync(**options)
+    task.add(*((n, at(n)) for n in range(1, 6)))
+    task.database.run("UPDATE orders SET customer = NULL WHERE n = 3")
+    with pytest.raises(AirflowFailException):
+        task.run()
+    task.database.run("UPDATE orders SET customer = 'c' WHERE n = 3")
+    task.add((6, at(6)))
+    assert task.run()["read"] == 2
+    assert task.arrived() == [1, 2, 4, 5, 3, 6]
+    assert task.value.startswith("2026-11-01T10:06")
+
+
+@REAL
+def test_state_store_down_at_start(sync: Any) -> None:
+    task = sync()
+    task.add((1, at(1)))
+    task.cursors.down = 10**6
+    with pytest.raises(SourceError, match=r"gives no answer .* nothing was sent") as raised:
+        task.run()
+    assert raised.value.retryable
+    assert task.arrived() == []
+    task.cursors.down = 0
+    task.run()
+    assert task.arrived() == [1]
+
+
+@REAL
+def test_state_store_down_at_end(sync: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = sync()
+    task.add(*((n, at(n)) for n in range(1, 8)))
+
+    def down() -> None:
+        task.cursors.down = 10**6
+
+    with while_reading(monkeypatch, down), pytest.raises(CursorNotMoved, match="delivered, cursor not moved") as raised:
+        task.run("r")
+    assert raised.value.retryable
+    assert task.pushed["return_value"]["delivered"] == 7
+    task.cursors.down = 0
+    task.run("r")
+    assert set(task.arrived()) == set(range(1, 8))
+    assert task.value.startswith("2026-11-01T10:07")
+
+
+@REAL
+def test_state_store_down_in_the_middle(sync: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls fail and are made again: nobody notices."""
+    task = sync()
+    task.add(*((n, at(n)) for n in range(1, 8)))
+
+    def down() -> None:
+        task.cursors.down = 2
+
+    with while_reading(monkeypatch, down):
+        assert task.run()["delivered"] == 7
+    assert task.value.startswith("2026-11-01T10:07")
+
+
+@ONE_OR_TWO
+@REAL
+def test_two_runs_at_once(
+    sync: Any, options: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = sync(**options, initial_value=at(0))
+    task.add(*((n, at(n)) for n in range(1, 8)))
+
+    def other() -> None:
+        task.add((8, at(8)))
+        task.run()
+
+    with while_reading(monkeypatch, other):
+        task.run()
+    assert "another run moved the cursor 'd.sync' meanwhile" in caplog.text
+    assert task.value.startswith("2026-11-01T10:08")
+    assert set(task.arrived()) == set(range(1, 9))
+    assert max(Counter(task.arrived()).values()) <= 2
+    assert task.run()["read"] == 0
+
+
+@ONE_OR_TWO
+@REAL
+def test_task_retried_days_later_after_others_ran(sync: Any, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = sync(**options)
+    task.add(*((n, at(n)) for n in range(1, 6)))
+    by_the_clock(monkeypatch, datetime(2026, 11, 1, 10, 5, 30, tzinfo=UTC))
+    with monkeypatch.context() as patched:
+        patched.setattr("airflow_provider_events.delivery.job.Engine.run", lambda engine, rows: unavailable())
+        with pytest.raises(VendorUnavailable):
+            task.run("first")
+    task.add((6, at(6)))
+    by_the_clock(monkeypatch, datetime(2026, 11, 1, 11, 0, tzinfo=UTC))
+    task.run("second")
+    after_second = task.value
+    task.add((7, at(4, 30)), (8, at(8)))
+    report = task.run("first")
+    assert report["read"] == 0
+    assert task.value == after_second
+    assert sorted(task.arrived()) == [1, 2, 3, 4, 5, 6]
+    task.run("third")
+    assert sorted(task.arrived()) == [1, 2, 3, 4, 5, 6, 8]  # no lookback provides for 7
+
+
+async def unavailable() -> None:
+    """What a vendor's outage ends with."""
+    raise VendorUnavailable("no answer")
+
+
+def test_catchup_with_a_cursor_warns_when_the_dag_is_parsed() -> None:
+    from airflow.providers.common.compat.sdk import DAG
+
+    with (
+        DAG("d", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None, catchup=True),
+        pytest.warns(UserWarning, match="catchup=True and a task with cursor_column: runs of the past"),
+    ):
+        SqlToEventsOperator(
+            task_id="t", sql="SELECT 1", sql_conn_id="w", conn_id="v", mapping=MAPPING, cursor_column="at",
+            initial_value="now",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("provided", "moves"),
+    [({}, False), ({"cursor_delay": timedelta(minutes=1)}, True), ({"lookback": timedelta(minutes=1)}, True)],
+)
+@REAL
+def test_window_with_no_rows(sync: Any, provided: Any, moves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = sync(**provided, initial_value="2026-11-01T09:00:00Z")
+    by_the_clock(monkeypatch, datetime(2026, 11, 1, 9, 30, tzinfo=UTC))
+    task.run()
+    assert task.value == (
+        "2026-11-01T09:29:00+00:00"
+        if "cursor_delay" in provided
+        else "2026-11-01T09:30:00+00:00"
+        if moves
+        else "2026-11-01T09:00:00+00:00"
+    )
+    by_the_clock(monkeypatch, datetime(2026, 11, 1, 10, 30, tzinfo=UTC))
+    task.add((1, at(29, 30, hour=9)))
+    task.run()
+    assert task.arrived() == [1]
