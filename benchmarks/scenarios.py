@@ -174,6 +174,12 @@ def stubs(selection: Selection) -> Iterable[Case]:
             yield Case(key, partial(measure, job, pure_python=language == "Python"))
 
 
+def instructions(selection: Selection) -> Iterable[Case]:
+    """Counted, not timed: the same on every machine with the same Python."""
+    for vendor in selection.vendors:
+        yield Case({"vendor": vendor}, partial(finish, [sys.executable, "-m", "tests.delivery.test_costs", vendor]), 1)
+
+
 def imports(selection: Selection) -> Iterable[Case]:
     """Each public module; a whole round is measured at its first."""
     measured: list[dict[str, dict[str, float]]] = []
@@ -201,6 +207,7 @@ SCENARIOS = {
         Scenario("stubs", stubs),
         Scenario("cpu", cpu),
         Scenario("floor", floor),
+        Scenario("instructions", instructions),
         Scenario("latency", latency),
         Scenario("bad_rows", bad_rows),
         Scenario("quota", quota),

@@ -127,6 +127,15 @@ def floor(results: Results) -> list[str]:
     return table(["vendor", "CPU µs/event", "events/s"], rows)
 
 
+def instructions(results: Results) -> list[str]:
+    """Counts of one run."""
+    rows = []
+    for key in results.keys:
+        figures = [results.figure(key, name) for name in ("row", "request", "http", "row_blocks")]
+        rows.append(line(results, key, [VENDORS[key["vendor"]]], [shown(figure, spread=False) for figure in figures]))
+    return table(["vendor", "a row", "a request", "HTTP client, a request", "memory blocks of a row"], rows)
+
+
 def scaling(results: Results) -> list[str]:
     """Cost and memory by number of rows."""
     rows = []
@@ -269,6 +278,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "stubs": stubs,
     "cpu": cpu,
     "floor": floor,
+    "instructions": instructions,
     "latency": latency,
     "bad_rows": bad_rows,
     "quota": quota,

@@ -1,7 +1,6 @@
-"""What an event costs, in counts that are the same on every machine: instructions, memory blocks, bytes at the peak.
+"""What an event keeps in memory, in counts that are the same on every machine: blocks, and bytes at the peak.
 
-The bounds below are the measured figures and 15 %. `python -m tests.delivery.test_costs` prints the figures: where a
-change makes an event dearer for a good reason, put them into `COSTS`.
+`python -m tests.delivery.test_costs [VENDOR…]` also counts the instructions of this package's code, for `make bench`.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import sqlite3
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,25 +44,10 @@ VENDORS = sorted(registry())
 pytestmark = pytest.mark.slow
 every_vendor = pytest.mark.parametrize("conn_type", VENDORS)
 PACKAGE = "airflow_provider_events"
-MARGIN = 1.15
-OTHER_PYTHON = 1.5  # the figures are of Python 3.11; other versions have other instructions
 FEW, MANY = 1000, 3000
-
-# Instructions of this package's code, and memory blocks that are kept, for each row or request.
-COSTS = {
-    "bloomreach": {"row instructions": 103.93, "row blocks": 7.02, "request instructions": 838.6, "request blocks": 0},
-    "embeddables": {
-        "row instructions": 128.0,
-        "row blocks": 7.02,
-        "request instructions": 451.23,
-        "request blocks": 0,
-    },
-    "vibetrace": {"row instructions": 114.9, "row blocks": 7.02, "request instructions": 410.23, "request blocks": 0},
-    "webengage": {"row instructions": 107.3, "row blocks": 7.02, "request instructions": 854.3, "request blocks": 0},
-    "http": {"HTTP instructions": 313.0},
-}
+BLOCKS_OF_A_ROW = 8  # its fragment, identity, properties, and what these share; 7.02 were measured
 NOISE = 0.1  # blocks for each request: what the interpreter keeps for itself
-TRIES = 4  # other threads of the process allocate too: what a row or a request keeps, it keeps in every try
+TRIES = 4
 
 
 def codec_of(conn_type: str) -> Vendor:
@@ -172,23 +156,31 @@ def prepared(source: SqlRecords, codec: Vendor) -> list[Chunk]:
 # -- what is measured --------------------------------------------------------------------------------------------------
 
 
-def of_rows(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> dict[str, float]:
+def row_instructions(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> float:
     """From the database to fragments of requests, for each row."""
 
-    def cost(count: int) -> tuple[int, int]:
+    def cost(count: int) -> int:
         codec, source = codec_of(conn_type), orders(conn_type, count)
         with instructions() as counted:
             prepared(source, codec)
-        source, before = orders(conn_type, count), blocks()
-        kept = prepared(source, codec)
-        blocks_kept = blocks() - before
-        assert sum(map(len, kept)) == count
-        return counted.count, blocks_kept
+        return counted.count
 
     cost(FEW)
-    few, many = cost(FEW), cost(MANY)
-    per_row = [(more - less) / (MANY - FEW) for less, more in zip(few, many, strict=True)]
-    return dict(zip(("row instructions", "row blocks"), per_row, strict=True))
+    return (cost(MANY) - cost(FEW)) / (MANY - FEW)
+
+
+def row_blocks(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> float:
+    """Memory blocks of each row that is ready for the wire."""
+
+    def kept(count: int) -> int:
+        codec, source, before = codec_of(conn_type), orders(conn_type, count), blocks()
+        rows = prepared(source, codec)
+        taken = blocks() - before
+        assert sum(map(len, rows)) == count
+        return taken
+
+    kept(FEW)
+    return (kept(MANY) - kept(FEW)) / (MANY - FEW)
 
 
 class Agreeable:
@@ -232,12 +224,15 @@ def answered_batch(count: int) -> Answer:
     return Answer(200, {"content-type": "application/json"}, json.dumps({"success": True, "results": results}).encode())
 
 
-def of_requests(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> dict[str, float]:
-    """Engine, sender, ledger and feed, for each request; on a loop whose threads take turns, always in one order."""
+def of_requests(conn_type: str, orders: Callable[[str, int], SqlRecords], *, count_instructions: bool) -> float:
+    """Instructions of engine, sender, ledger and feed for each request, or the memory blocks that they keep.
+
+    On a loop whose threads take turns, always in one order.
+    """
     codec = codec_of(conn_type)
     everything = prepared(orders(conn_type, MANY), codec)
 
-    def cost(chunks: Sequence[Chunk]) -> tuple[int, int, int]:
+    def cost(chunks: Sequence[Chunk]) -> tuple[int, int]:
         transport, ledger = Agreeable(conn_type), Ledger(conn_type)
 
         async def deliver() -> None:
@@ -250,18 +245,17 @@ def of_requests(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> dic
             await engine.run(Resumable(source, given, None, "restart", lambda: None))
 
         before = blocks()
-        with instructions() as counted:
+        with instructions() if count_instructions else nullcontext() as counted:
             simulate(deliver())
-        after = blocks()
+        taken = counted.count if counted else blocks() - before
         assert ledger.report().delivered == sum(map(len, chunks))
-        return transport.requests, counted.count, after - before
+        return transport.requests, taken
 
     few = FEW // len(everything[0])
     assert sum(map(len, everything[:few])) == FEW
     cost(everything[:few])
-    (requests, *less), (more_requests, *more) = cost(everything[:few]), cost(everything)
-    per_request = [(b - a) / (more_requests - requests) for a, b in zip(less, more, strict=True)]
-    return dict(zip(("request instructions", "request blocks"), per_request, strict=True))
+    (requests, less), (more_requests, more) = cost(everything[:few]), cost(everything)
+    return (more - less) / (more_requests - requests)
 
 
 def given(chunks: Any) -> Any:
@@ -269,8 +263,8 @@ def given(chunks: Any) -> Any:
     yield from chunks
 
 
-def of_http(conn_type: str, _: Any = None) -> dict[str, float]:
-    """Our HTTP client, for each request of a usual size; the server is on the same loop, so that nothing overlaps."""
+def http_instructions() -> float:
+    """Instructions of our HTTP client for each request; the server is on the same loop, so that nothing overlaps."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -293,32 +287,22 @@ def of_http(conn_type: str, _: Any = None) -> dict[str, float]:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         runner.run(cost(10))
         few, many = runner.run(cost(100)), runner.run(cost(300))
-    return {"HTTP instructions": (many - few) / 200}
+    return (many - few) / 200
 
 
-def check(measure: Callable[[], Mapping[str, float]], expected: Mapping[str, float]) -> None:
-    """No figure is over its bound in the best of a few tries."""
-    margin = MARGIN if sys.version_info[:2] == (3, 11) else OTHER_PYTHON
-    dear: dict[str, float] = {}
-    for _ in range(TRIES):
-        dear = {name: value for name, value in measure().items() if value > expected[name] * margin + NOISE}
-        if not dear:
-            break
-    assert not dear, f"more than {expected}"
+def least(measure: Callable[[], float]) -> float:
+    """The best of a few tries: what else runs in the process allocates, too."""
+    return min(measure() for _ in range(TRIES))
 
 
 @every_vendor
-def test_a_row_costs_no_more_than_it_did(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> None:
-    check(lambda: of_rows(conn_type, orders), COSTS[conn_type])
+def test_a_row_keeps_few_memory_blocks(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> None:
+    assert least(lambda: row_blocks(conn_type, orders)) <= BLOCKS_OF_A_ROW
 
 
 @every_vendor
-def test_a_request_costs_no_more_than_it_did(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> None:
-    check(lambda: of_requests(conn_type, orders), COSTS[conn_type])
-
-
-def test_http_costs_no_more_than_it_did() -> None:
-    check(lambda: of_http("http"), COSTS["http"])
+def test_a_request_keeps_no_memory(conn_type: str, orders: Callable[[str, int], SqlRecords]) -> None:
+    assert least(lambda: of_requests(conn_type, orders, count_instructions=False)) <= NOISE
 
 
 @every_vendor
@@ -342,7 +326,11 @@ def test_memory_does_not_grow_with_the_rows(conn_type: str, orders: Callable[[st
 if __name__ == "__main__":
     with TemporaryDirectory() as folder:
         query = query_of(Path(folder))
-        for name in VENDORS:
-            figures = {**of_rows(name, query), **of_requests(name, query)}
-            print(f"    {json.dumps(name)}: {json.dumps({key: round(value, 2) for key, value in figures.items()})},")
-        print(f'    "http": {json.dumps({key: round(value, 2) for key, value in of_http("http").items()})},')
+        for name in sys.argv[1:] or VENDORS:
+            figures = {
+                "row": row_instructions(name, query),
+                "request": of_requests(name, query, count_instructions=True),
+                "http": http_instructions(),
+                "row_blocks": row_blocks(name, query),
+            }
+            print(json.dumps({"vendor": name} | {key: round(value, 1) for key, value in figures.items()}))
