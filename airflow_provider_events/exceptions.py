@@ -7,6 +7,7 @@
     ├── SourceError                 yes  rows could not be read
     │   ├── QueryError              no   the query is at fault, its parameters, or a value in its rows
     │   ├── KeyColumnError          no   `key_column` is not unique, not filled or not there
+    │   ├── TooManyRows             no   more rows than `max_rows` or `max_growth` lets through; nothing was sent
     │   ├── SourceChanged           no   a retry finds other rows than an earlier try settled
     │   ├── CursorError             no   the cursor kept from run to run does not fit the source, or holds no more
     │   └── CursorNotMoved          yes  rows were delivered, and the cursor could not be moved behind them
@@ -52,6 +53,7 @@ __all__ = [
     "SourceChanged",
     "SourceError",
     "TooManyRejected",
+    "TooManyRows",
     "UnknownAnswer",
     "VendorUnavailable",
 ]
@@ -120,6 +122,12 @@ class QueryError(SourceError):
 
 class KeyColumnError(SourceError):
     """The key column is not unique, holds NULLs or is not returned by the query."""
+
+    retryable = False
+
+
+class TooManyRows(SourceError):
+    """There are more rows than are let through; nothing was sent."""
 
     retryable = False
 

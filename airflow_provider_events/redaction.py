@@ -1,25 +1,22 @@
 """The one place where a vendor's words come in: what they repeat of a key or a customer is taken out.
 
-Vendors, gateways and proxies repeat what they were sent, in whatever spelling. So a text is read as far as it is
-encoded (percent signs, HTML, JSON, base64), folded as search engines fold (case, accents, width), and compared with the
-secrets of the connection and with the identities and longer values of the request. What looks like an e-mail address,
-a telephone number or a key is taken out whoever wrote it. Nothing is done for an answer without words.
+Vendors, gateways and proxies repeat what they were sent, in whatever spelling. So a text is decoded and folded, and
+compared with the secrets of the connection and with the identities and longer values of the request, forwards and
+backwards. What looks like an e-mail address, a telephone number or a key is taken out whoever wrote it. Nothing is done
+for an answer without words.
 """
 
 from __future__ import annotations
 
 import re
-import sys
-import unicodedata
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
-from html import unescape
-from typing import Any, NamedTuple
-from urllib.parse import unquote
+from typing import Any, NamedTuple, Self
 
 from airflow_provider_events.contract import Outcome
+from airflow_provider_events.decoding import Reading, encoded_within, fold, read
 from airflow_provider_events.shown import MASK, personal, shown
 
 __all__ = ["About", "Private", "Redactor", "nobody"]
@@ -34,24 +31,14 @@ SHORTEST_WITHIN_WORDS = 4  # shorter ones are searched as whole words only
 SHORTEST_APART = 6  # of letters and digits, with anything else between them
 PART_OF_SECRET = 10
 PART_OF_VALUE = 12
-MAX_ROUNDS = 4
 MAX_DEPTH = 32
+MAX_NESTED = 3  # encoded, in what is encoded, in what is encoded
 
-_UNIT = re.compile(
-    r"%[0-7][0-9a-f]|%[cd][0-9a-f]%[89ab][0-9a-f]|%e[0-9a-f](?:%[89ab][0-9a-f]){2}|%f[0-7](?:%[89ab][0-9a-f]){3}"
-    r"|&(?:#0*\d{1,7};?|#x0*[0-9a-f]{1,6};?|[a-z]{2,8};)"
-    r"|[\\%]ud[89ab][0-9a-f]{2}[\\%]ud[c-f][0-9a-f]{2}|\\u000[01][0-9a-f]{4}|[\\%]u[0-9a-f]{4}"
-    r"|\\u\{0*[0-9a-f]{1,6}\}|\\x[0-9a-f]{2}|\\[0-3][0-7]{2}|\\[\"'\\/]",
-    re.IGNORECASE,
-)
-_POINT = re.compile(r"[ux]\{?([0-9a-f]+)", re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
 _ENCODED = re.compile(r"[a-z0-9+/_=-]{5,}")
 _KEY = re.compile(r"[A-Za-z0-9+=_-]{16,}")
 _CHANGE = re.compile(r"(?<=\d)[A-Za-z]|(?<=[A-Za-z])\d")
 _SPACES = re.compile(r"\s+")
 _OWN_CODE = re.compile(r"http_\d{3}").fullmatch
-_WIDE = str.maketrans("-_", "+/")
 
 
 class Private(NamedTuple):
@@ -125,18 +112,18 @@ class Redactor:
         """An id that the vendor made, e.g. of a request; None where it repeats what is not its own."""
         if not text:
             return None
-        folded = _read(text)
-        repeats = any(True for sought in (self._secrets, *_sought(about)) for _ in _found(folded, sought))
-        return None if repeats or any(True for _ in personal(folded.text)) else shown(text, 2 * CODE_LENGTH)
+        said = _Said.of(text)
+        repeats = any(_holds(said, sought) for sought in (self._secrets, *_sought(about)))
+        return None if repeats or any(True for _ in personal(said.folded.text)) else shown(text, 2 * CODE_LENGTH)
 
     def _clean(self, texts: Sequence[str], limits: Sequence[int], sought: tuple[_Sought, ...]) -> list[str]:
         """Texts that are shown together, each as one line: what is sought may be split over them."""
         heads = [text[:READ_LENGTH] for text in texts]
-        read = _read(" ".join(heads))
-        spans = [*personal(read.text), *_keys(read.text)]
+        said = _Said.of(" ".join(heads))
+        hidden = [said.folded.place(*span) for span in (*personal(said.folded.text), *_keys(said.folded.text))]
         for each in (self._secrets, *sought):
-            spans += _found(read, each)
-        hidden = sorted((read.starts[first], read.ends[last - 1]) for first, last in spans)
+            hidden += _found(said, each)
+        hidden.sort()
         lines = []
         begin = 0
         for text, head, limit in zip(texts, heads, limits, strict=True):
@@ -161,80 +148,6 @@ def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
 
 def _has_words(outcome: Outcome) -> bool:
     return bool(outcome.reason) or bool(outcome.code and not _OWN_CODE(outcome.code))
-
-
-# -- reading what is encoded -----------------------------------------------------------------------------------------
-
-
-class _Text(NamedTuple):
-    """A text as it reads once decoded and folded; each of its characters stands for a part of the original one."""
-
-    text: str
-    starts: Sequence[int]
-    ends: Sequence[int]
-    original: str
-
-
-def _read(original: str) -> _Text:
-    text, starts, ends = original, list(range(len(original))), list(range(1, len(original) + 1))
-    for _ in range(MAX_ROUNDS):
-        if not ("%" in text or "&" in text or "\\" in text):
-            break
-        chars: list[str] = []
-        from_: list[int] = []
-        to: list[int] = []
-        at = 0
-        for match in _UNIT.finditer(text):
-            decoded = _decoded(match[0])
-            if decoded is None:
-                continue
-            first, last = match.span()
-            chars += [*text[at:first], decoded]
-            from_ += [*starts[at:first], starts[first]]
-            to += [*ends[at:first], ends[last - 1]]
-            at = last
-        if not at:
-            break
-        chars += text[at:]
-        from_ += starts[at:]
-        to += ends[at:]
-        text, starts, ends = "".join(chars), from_, to
-    if text.isascii():
-        return _Text(text.lower(), starts, ends, original)
-    folded = [(part, start, end) for char, start, end in zip(text, starts, ends, strict=True) for part in _fold(char)]
-    return _Text(
-        "".join(part for part, _, _ in folded),
-        [start for _, start, _ in folded],
-        [end for _, _, end in folded],
-        original,
-    )
-
-
-def _decoded(unit: str) -> str | None:
-    """The one character that a unit stands for."""
-    if unit[0] == "%" and unit[1] not in "uU":
-        char = unquote(unit, errors="replace")
-    elif unit[0] == "&":
-        char = unescape(unit)
-        char = unescape(unit.lower()) if char == unit else char
-    elif unit[1] in "uUxX":
-        points = [int(digits, 16) for digits in _POINT.findall(unit)]
-        if len(points) == 2:
-            return b"".join(point.to_bytes(2, "big") for point in points).decode("utf-16-be", "replace")
-        char = chr(points[0]) if points[0] <= sys.maxunicode else ""
-    elif unit[1].isdigit():
-        char = chr(int(unit[1:], 8))
-    else:
-        char = unit[1]
-    return char if len(char) == 1 else None
-
-
-def _fold(char: str) -> str:
-    """Without case, accents and width; nothing for what is invisible."""
-    if char.isascii():
-        return char.lower()
-    parts = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
-    return "".join(part for part in parts if unicodedata.category(part) not in ("Mn", "Cf", "Me"))
 
 
 # -- what is searched ------------------------------------------------------------------------------------------------
@@ -281,16 +194,19 @@ class _Sought:
 
     def add(self, value: str, shortest: int) -> None:
         """Search for `value`, if it has at least `shortest` characters."""
-        text = _SPACES.sub(" ", _read(value.strip()).text).replace("+", " ")
-        if len(text) >= self.long.part:
-            self.long.add(text)
-        elif len(text) >= shortest:
-            (self.within if len(text) >= SHORTEST_WITHIN_WORDS else self.alone).add(text)
-        bare = "".join(filter(str.isalnum, text))
-        if len(bare) >= self.long_apart.part:
-            self.long_apart.add(bare)
-        elif len(bare) >= SHORTEST_APART:
-            self.apart.add(bare)
+        value = value.strip()
+        given = {fold(read(value)).text, fold(Reading.of(value)).text}  # it may look like an escape, and be none
+        forwards = [_SPACES.sub(" ", text).replace("+", " ") for text in given]
+        for text in (*forwards, *(text[::-1] for text in forwards)):
+            if len(text) >= self.long.part:
+                self.long.add(text)
+            elif len(text) >= shortest:
+                (self.within if len(text) >= SHORTEST_WITHIN_WORDS else self.alone).add(text)
+            bare = "".join(filter(str.isalnum, text))
+            if len(bare) >= self.long_apart.part:
+                self.long_apart.add(bare)
+            elif len(bare) >= SHORTEST_APART:
+                self.apart.add(bare)
 
     def add_encoded(self, value: str) -> None:
         """Search for base64 and hexadecimal digits that hold `value`, whatever is around it and in either case."""
@@ -345,24 +261,35 @@ def _sought(about: About) -> tuple[_Sought, ...]:
     return ids, values
 
 
-def _found(read: _Text, sought: _Sought) -> Iterator[tuple[int, int]]:
-    """Beginning and end of each part of the text that holds something sought."""
-    text = read.text.replace("+", " ")
-    yield from _repeated(text, sought)
-    yield from _apart(text, sought)
-    for match in _ENCODED.finditer(read.text):
+class _Said(NamedTuple):
+    """A text of the vendor's, decoded, and folded as well."""
+
+    decoded: Reading
+    folded: Reading
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        decoded = read(text)
+        return cls(decoded, fold(decoded))
+
+
+def _found(said: _Said, sought: _Sought, depth: int = 0) -> Iterator[tuple[int, int]]:
+    """Beginning and end of each part of the original text that holds something sought."""
+    decoded, folded = said
+    text = folded.text.replace("+", " ")
+    for span in (*_repeated(text, sought), *_apart(text, sought)):
+        yield folded.place(*span)
+    for match in _ENCODED.finditer(folded.text):
         if any(needle in match[0] for needle in sought.encoded):
-            yield match.span()
-    for match in _BASE64.finditer(read.original):
-        run = match[0].rstrip("=").translate(_WIDE)
-        for skipped in range(4):
-            encoded = run[skipped:]
-            encoded = encoded[: len(encoded) // 4 * 4] if len(encoded) % 4 == 1 else encoded + "=" * (-len(encoded) % 4)
-            with suppress(ValueError):
-                inner = _read(b64decode(encoded).decode(errors="replace")).text.replace("+", " ")
-                if any(True for _ in _repeated(inner, sought)):
-                    yield from _part(read, *match.span())
-                    break
+            yield folded.place(*match.span())
+    if depth < MAX_NESTED:
+        for first, last, inner in encoded_within(decoded.text):
+            if _holds(_Said.of(inner), sought, depth + 1):
+                yield decoded.place(first, last)
+
+
+def _holds(said: _Said, sought: _Sought, depth: int = 0) -> bool:
+    return any(True for _ in _found(said, sought, depth))
 
 
 def _repeated(text: str, sought: _Sought) -> Iterator[tuple[int, int]]:
@@ -387,13 +314,6 @@ def _apart(text: str, sought: _Sought) -> Iterator[tuple[int, int]]:
     bare = "".join([text[at] for at in kept])
     for first, last in (*_each(sought.apart, bare), *sought.long_apart.repeated(bare)):
         yield kept[first], kept[last - 1] + 1
-
-
-def _part(read: _Text, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The characters that stand for a part of the original text."""
-    within = [at for at, first in enumerate(read.starts) if start <= first < end]
-    if within:
-        yield within[0], within[-1] + 1
 
 
 def _keys(text: str) -> Iterator[tuple[int, int]]:

@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = ["DeliveryReport", "Receipt"]
 
+VERSION = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
@@ -49,6 +51,8 @@ class DeliveryReport:
     :param seconds: wall-clock time.
     :param reasons: reason of rejection -> count; more than 50 different ones are counted as `other reasons`.
     :param rejected_path: where the rejected events are, if anywhere.
+    :param conn_id: the Airflow connection.
+    :ivar version: of these fields, for whoever keeps them: 1. Later ones may add fields, and take none away.
     :raises ValueError: the sum is another one, or a count is below 0.
     """
 
@@ -64,6 +68,8 @@ class DeliveryReport:
     seconds: float = 0.0
     reasons: Mapping[str, int] = field(default_factory=dict)
     rejected_path: str | None = None
+    conn_id: str = ""
+    version: int = field(default=VERSION, init=False)
 
     def __post_init__(self) -> None:
         outcomes = (self.delivered, self.rejected, self.skipped, self.resumed, self.unsent)

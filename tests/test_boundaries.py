@@ -21,10 +21,11 @@ ROOT = Path(airflow_provider_events.__file__).parent
 # The words, which every room may use, and the words that each of them needs.
 WORDS = {
     "contract": {"events", "values"},
+    "decoding": set[str](),
     "events": {"exceptions", "reports", "shown", "values"},
     "exceptions": {"reports", "shown"},
     "frames": {"exceptions"},
-    "redaction": {"contract", "shown"},
+    "redaction": {"contract", "decoding", "shown"},
     "reports": set[str](),
     "row_data": {"exceptions", "shown", "values"},
     "shown": set[str](),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_events.contract import Outcome, Verdict
 from airflow_provider_events.redaction import Private, Redactor, nobody
+from tests import spellings
 
 SECRET = "s3cr3t/Key+with=odd&chars%20"
 EMAIL = "Ada.O'\u00f6+X@example.com"
@@ -75,6 +76,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "eight digits": lambda text: "".join(f"\\U{ord(char):08x}" for char in text),
     "braces": lambda text: "".join(f"\\u{{{ord(char):x}}}" for char in text),
     "octal": lambda text: "".join(f"\\{ord(char):03o}" for char in text),
+    **spellings.SPELLINGS,
 }
 
 
@@ -234,7 +236,7 @@ def test_a_batch_of_long_events_is_cleaned_in_milliseconds() -> None:
         Private({"id": f"customer-{n}"}, ({f"p{k}": f"some value {n} {k}" for k in range(20)},)) for n in range(50)
     ]
     outcomes = [Outcome(Verdict.REJECTED, "c", f"customer-{n} has some value {n} 7 " + "x" * 150) for n in range(50)]
-    started = time.perf_counter()
+    started = time.process_time()
     clean = Redactor([SECRET]).outcomes(outcomes, lambda: about)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert all(outcome.reason.startswith("*** has *** ") for outcome in clean)

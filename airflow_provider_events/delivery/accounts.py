@@ -63,10 +63,12 @@ class Ledger:
 
     :param vendor: connection type, for the report.
     :param dead_letters: where rejected records go; None for nowhere.
+    :param conn_id: the connection, for the report.
     """
 
-    def __init__(self, vendor: str, dead_letters: DeadLetterFile | None = None) -> None:
+    def __init__(self, vendor: str, dead_letters: DeadLetterFile | None = None, conn_id: str = "") -> None:
         self._vendor = vendor
+        self._conn_id = conn_id
         self._dead_letters = dead_letters
         self.offsets = OffsetTracker()
         self.counters = Counters()
@@ -161,6 +163,7 @@ class Ledger:
             seconds=round(counts.seconds, 3),
             reasons=dict(counts.reasons.most_common()),
             rejected_path=self._dead_letters.uri if self._dead_letters and counts.rejected else None,
+            conn_id=self._conn_id,
         )
 
 

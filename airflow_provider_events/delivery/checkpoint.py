@@ -128,7 +128,7 @@ class Checkpoint:
             renumbered = data.get("renumbered", 0)
             numbers = [*counts, renumbered, before_row, *(n for group in groups for rows in group for n in rows[:2])]
             if not all(type(number) is int and number >= 0 for number in numbers):
-                raise ValueError("numbers that are none")
+                raise ValueError("a number of rows that is not a whole number from 0")
             opened = [rows for group in groups for rows in group]
             ends = [0, *(end for rows in opened for end in (rows.first - 1, rows.last)), counts[0]]
             if not all(groups) or ends != sorted(ends) or any(rows.first > rows.last for rows in opened):

@@ -11,7 +11,6 @@ from typing import Any
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
 from airflow_provider_events.delivery.offsets import Settled
-from airflow_provider_events.delivery.progress import Progress, ProgressStore
 from airflow_provider_events.delivery.resume import SourceCursor
 from airflow_provider_events.exceptions import CursorNotMoved, DeliveryInterrupted, EventsError
 
@@ -28,12 +27,11 @@ class CheckpointWriter:
     """Saves where the delivery stands every two seconds and at the end, on a thread of its own.
 
     Rejected rows are brought to their file first, so that neither cursor nor checkpoint ever claims more than the file
-    holds. The progress is saved on the same thread: Airflow's state store answers one call at a time.
+    holds.
 
     :param cursor: of the source, which is told what is settled; None for none.
     :param checkpoint: where it stands now; called on the event loop. So too `settled`.
     :param gap_count: how many places a checkpoint would have to name; past 5,000 only the last one is saved.
-    :param progress: the latest figures, for a store that shows them.
     """
 
     def __init__(
@@ -44,7 +42,6 @@ class CheckpointWriter:
         checkpoint: Callable[[], Checkpoint],
         settled: Callable[..., Settled],
         gap_count: Callable[[], int],
-        progress: Callable[[], Progress | None],
     ) -> None:
         self._store = store
         self._dead_letters = dead_letters
@@ -52,10 +49,8 @@ class CheckpointWriter:
         self._checkpoint = checkpoint
         self._settled = settled
         self._gap_count = gap_count
-        self._progress = progress
-        self._shown: Progress | None = None
         self._thread = ThreadPoolExecutor(1, "events-checkpoint")
-        self._complaints: set[str] = set()
+        self._complained = False
 
     async def keep_saving(self, on_error: Callable[[Exception], None]) -> None:
         """Save every two seconds until cancelled; an error of rejected file or cursor goes to `on_error`."""
@@ -77,30 +72,22 @@ class CheckpointWriter:
     async def _save_all(self, position: bool, *, ended: bool = False, completed: bool = False) -> None:
         value = self._checkpoint().to_dict() if position and self._store is not None else None
         settled = self._settled(ended=ended, completed=completed) if position and self._cursor is not None else None
-        await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._save, value, settled, completed, self._progress()
-        )
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._save, value, settled, completed)
 
     def close(self) -> None:
         """No more saves."""
         self._thread.shutdown(wait=False)
 
-    def _save(
-        self, value: dict[str, Any] | None, settled: Settled | None, completed: bool, progress: Progress | None
-    ) -> None:
+    def _save(self, value: dict[str, Any] | None, settled: Settled | None, completed: bool) -> None:
         not_moved = None
-        try:
-            if self._dead_letters is not None:
-                self._dead_letters.flush()
-            if self._cursor is not None and settled is not None:
-                not_moved = self._move(self._cursor, settled)
-            if self._store is not None and value is not None:
-                self._keep(self._store, value, completed and not_moved is None)
-            if not_moved is not None:
-                raise not_moved
-        finally:
-            if isinstance(self._store, ProgressStore) and progress is not None and progress is not self._shown:
-                self._show(self._store, progress)
+        if self._dead_letters is not None:
+            self._dead_letters.flush()
+        if self._cursor is not None and settled is not None:
+            not_moved = self._move(self._cursor, settled)
+        if self._store is not None and value is not None:
+            self._keep(self._store, value, completed and not_moved is None)
+        if not_moved is not None:
+            raise not_moved
 
     def _move(self, cursor: SourceCursor, settled: Settled) -> EventsError | None:
         """Why the delivery has to end, or to be called a failure; None where it fails already."""
@@ -118,17 +105,6 @@ class CheckpointWriter:
         except DeliveryInterrupted:
             raise
         except Exception as error:  # a state store that is down must not stop a delivery
-            self._complain("the checkpoint cannot be saved (%s); a retry may start over", error)
-
-    def _show(self, store: ProgressStore, progress: Progress) -> None:
-        self._shown = progress
-        try:
-            store.show(progress)
-        except Exception as error:  # the same
-            self._complain("the progress cannot be shown (%s); the log has it", error)
-
-    def _complain(self, message: str, error: Exception) -> None:
-        """Warn, once."""
-        if message not in self._complaints:
-            self._complaints.add(message)
-            log.warning(message, type(error).__name__)
+            if not self._complained:
+                log.warning("the checkpoint cannot be saved (%s); a retry may start over", type(error).__name__)
+            self._complained = True

@@ -23,7 +23,6 @@ from airflow_provider_events.delivery.batching import (
     identity_of,
 )
 from airflow_provider_events.delivery.deferred import DeferredQueue
-from airflow_provider_events.delivery.observers import DeliveryObserver
 from airflow_provider_events.delivery.offsets import Slice
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy, Stopped
@@ -36,8 +35,6 @@ from airflow_provider_events.http.contract import Transport
 from airflow_provider_events.redaction import Redactor
 
 __all__ = ["Engine"]
-
-PROGRESS_SECONDS = 5.0
 
 
 class Lane:
@@ -66,21 +63,20 @@ class Engine:
         *,
         rate_limiter: RateLimiter,
         policy: RetryPolicy,
-        observer: DeliveryObserver,
         redactor: Redactor | None = None,
     ) -> None:
         self._codec = codec
         self._ledger = ledger
         self._limits = limits
         self._options = options
-        self._observer = observer
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
         self._unreadable: Exception | None = None
         self._sender = Sender(transport, rate_limiter, policy, self._stopping, ledger.counters, redactor)
         self._taking: set[int] = set()
         self._doubtful: set[int] = set()  # rows whose events may be stored: no answer told
-        self._hold_seconds = options.missing_entry_timeout if options.on_missing_entry == "wait" else 0.0
+        waits = options.on_missing_entry == "wait"
+        self._hold_seconds = options.missing_entry_timeout if waits else limits.entry_delay_seconds
         self._in_order = options.ordering == "identity"
         self._spill = Spill()
         count, slots = (limits.max_in_flight, 1) if self._in_order else (1, limits.max_in_flight)
@@ -116,11 +112,9 @@ class Engine:
         waiting = [lane for lane in self._lanes for _ in range(lane.slots)] if self._hold_seconds else []
         retriers = [asyncio.create_task(self._work(partial(self._deferred, lane))) for lane in waiting]
         workers = readers + retriers
-        ticker = asyncio.create_task(self._tick())
         try:
             await self._until_done(readers, retriers)
         finally:
-            ticker.cancel()
             for worker in workers:
                 worker.cancel()
             await asyncio.wait(workers)
@@ -132,7 +126,6 @@ class Engine:
                 await reader.close(limits.drain_seconds)
             except Exception as error:  # whatever a driver raises; it must not hide why the delivery ended
                 self.fail(error)
-            self._observer.progress(self._ledger.counters, ended=True)
         if isinstance(self._failure, UnknownAnswer):
             self._failure.args = (f"{self._failure}: {_rows(self._doubtful)}",)
         if (failure := self._failure or self._unreadable) is not None:
@@ -286,11 +279,6 @@ class Engine:
             return False
         queue.add(customer, row, batch.slice(n))
         return True
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(PROGRESS_SECONDS)
-            self._observer.progress(self._ledger.counters)
 
 
 def _rows(rows: set[int]) -> str:

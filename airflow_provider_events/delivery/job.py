@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,10 +22,12 @@ from airflow_provider_events.delivery.checkpoint_writer import LAST_SAVE_SECONDS
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
 from airflow_provider_events.delivery.encoding import Chunk, prepare
 from airflow_provider_events.delivery.engine import Engine
-from airflow_provider_events.delivery.observers import DeliveryObserver
+from airflow_provider_events.delivery.observers import DeliveryObserver, Observers
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
+from airflow_provider_events.delivery.progress import Meter
 from airflow_provider_events.delivery.resume import Resumable, Source, load
+from airflow_provider_events.delivery.row_limits import RowLimit, check_row_count
 from airflow_provider_events.delivery.runtime import few_collections, on_own_loop
 from airflow_provider_events.events import DeliveryReport
 from airflow_provider_events.exceptions import (
@@ -41,25 +43,30 @@ __all__ = ["Delivery", "Plan"]
 
 log = logging.getLogger(__name__)
 
+PROGRESS_SECONDS = 5.0
+MAX_SHOWN_BYTES = 4000
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How one delivery is to be done.
 
-    :param vendor: connection type, for the report.
-    :param requests_per_minute: quota to keep; None for none.
+    :param vendor: connection type, for the report; `conn_id`: the connection, likewise.
     :param sent_at: the time of events that have none.
     :param fingerprint: of query, mapping and options: a checkpoint of another one is not continued.
+    :param rate_limiter: keeps the quota, alone or together with others.
+    :param retry_policy: how long to go on when answers fail.
     :param redactor: knows the secrets that no answer may repeat.
     """
 
     vendor: str
     options: DeliveryOptions
     limits: Limits
-    requests_per_minute: float | None
     sent_at: datetime
     fingerprint: str = ""
-    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    conn_id: str = ""
+    rate_limiter: RateLimiter = field(default_factory=RateLimiter)
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     redactor: Redactor = field(default_factory=Redactor, repr=False)
 
 
@@ -68,8 +75,9 @@ class Delivery:
 
     :param codec: the vendor.
     :param open_transport: gives the transport to use, not yet entered.
+    :param observers: are told how it goes.
     :param dead_letters: where rejected events go; None for nowhere.
-    :param store: keeps the checkpoint, and shows the progress if it is a `ProgressStore` too; None for none.
+    :param store: keeps the checkpoint; None for none.
     """
 
     def __init__(
@@ -77,17 +85,17 @@ class Delivery:
         codec: Codec,
         open_transport: Callable[[], Transport],
         plan: Plan,
-        observer: DeliveryObserver,
+        observers: Iterable[DeliveryObserver] = (),
         dead_letters: DeadLetterFile | None = None,
         store: CheckpointStore | None = None,
     ) -> None:
         self._codec = codec
         self._open_transport = open_transport
         self._plan = plan
-        self._observer = observer
+        self._observers = Observers(observers)
         self._dead_letters = dead_letters
         self._store = None if plan.options.dry_run else store
-        self._ledger = Ledger(plan.vendor, dead_letters)
+        self._ledger = Ledger(plan.vendor, dead_letters, plan.conn_id)
         self._stopped = threading.Event()
         self._ended: DeliveryReport | None = None
         self._engine: Engine | None = None
@@ -105,6 +113,10 @@ class Delivery:
         if source.cursor is not None:
             self._ledger.keep_place(source.cursor.excluded)
         try:
+            if options.max_rows is not None:
+                check_row_count(
+                    source, [RowLimit(options.max_rows, "max_rows", "max_rows")], "raise max_rows to {rows}"
+                )
             if options.dry_run:
                 with closing(prepare(source.records(), self._codec, self._plan.sent_at, source.keys)) as prepared:
                     self._rehearse(prepared)
@@ -118,7 +130,7 @@ class Delivery:
                 with few_collections():
                     on_own_loop(lambda: self._deliver(source, start), self.stop)
             failed = False
-            report = self._ledger.report()
+            report = self._ended = self._ledger.report()
             if report.unsent and not options.dry_run:
                 raise EventsError(f"the accounts do not close: {report.unsent} of {report.read} have no outcome")
             options.check_rejections(report)
@@ -129,7 +141,8 @@ class Delivery:
         finally:
             self._ended = report = self.report()
             if report.read or report.requests or not failed:
-                self._observer.finished(report, self._ledger.examples)
+                self._observers.finished(report, self._ledger.examples)
+            self._observers.close()
 
     def report(self) -> DeliveryReport:
         """The accounts as they stand, or as they stood at the end."""
@@ -153,7 +166,6 @@ class Delivery:
             partial(ledger.checkpoint, plan.fingerprint, sent_at),
             ledger.settled,
             ledger.offsets.gap_count,
-            lambda: self._observer.latest,
         )
         rows = Resumable(
             source,
@@ -169,22 +181,33 @@ class Delivery:
                 ledger,
                 plan.limits,
                 plan.options,
-                rate_limiter=RateLimiter(plan.requests_per_minute),
-                policy=plan.policy,
-                observer=self._observer,
+                rate_limiter=plan.rate_limiter,
+                policy=plan.retry_policy,
                 redactor=plan.redactor,
             )
             self._loop = asyncio.get_running_loop()
             if self._stopped.is_set():
                 engine.stop()
             saving = asyncio.create_task(checkpoint_writer.keep_saving(lambda error: engine.fail(not_saved(error))))
+            meter = Meter(
+                plan.vendor, plan.conn_id, plan.rate_limiter.requests_per_minute, lambda: getattr(source, "total", None)
+            )
+            telling = asyncio.create_task(self._keep_telling(meter))
             completed = False
             try:
                 await engine.run(rows)
                 completed = True
             finally:
+                telling.cancel()
                 saving.cancel()
+                self._observers.progress(meter.read(ledger.counters).at_end())
                 await self._save_last(checkpoint_writer, completed, source.cursor is not None)
+
+    async def _keep_telling(self, meter: Meter) -> None:
+        """Tell the observers every five seconds until cancelled."""
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            self._observers.progress(meter.read(self._ledger.counters))
 
     async def _save_last(self, checkpoint_writer: CheckpointWriter, completed: bool, has_cursor: bool) -> None:
         """The checkpoint at the end, the rejected rows, and the source's cursor."""
@@ -220,7 +243,10 @@ class Delivery:
             if len(first) < wanted:
                 first += [fragment for fragment in chunk.fragments if fragment][: wanted - len(first)]
         if first:
-            self._observer.would_send(self._codec.request(first))
+            request = self._codec.request(first)
+            body = (request.body or b"")[:MAX_SHOWN_BYTES].decode(errors="replace")
+            words = "dry run, nothing was sent; the first request would be: %s %s %s"
+            log.info(words, request.method, request.path, body)
 
 
 def not_saved(error: Exception) -> EventsError:

@@ -28,6 +28,8 @@ class DeliveryOptions:
         is held and tried again (`"wait"`) while the others go on.
     :param missing_entry_timeout: seconds after which a held event is rejected.
     :param max_rejected: how many events (int) or what share of those read (float below 1) may be rejected.
+    :param max_rows: how many rows a delivery may have: they are counted first, no further than needed, and where there
+        are more nothing is sent. A generator cannot be counted.
     :param batch_size: events per request.
     :param max_in_flight: requests waiting for an answer at once.
     :param requests_per_minute: upper bound of the request rate.
@@ -42,6 +44,7 @@ class DeliveryOptions:
     on_missing_entry: MissingEntryPolicy = "reject"
     missing_entry_timeout: float = 900.0
     max_rejected: int | float = 0
+    max_rows: int | None = None
     batch_size: int | None = None
     max_in_flight: int | None = None
     requests_per_minute: float | None = None
@@ -63,7 +66,7 @@ class DeliveryOptions:
         share = isinstance(allowed, float) and 0 <= allowed < 1
         if not share and not (isinstance(allowed, int) and not isinstance(allowed, bool) and allowed >= 0):
             raise ConfigurationError(f"max_rejected has to be a count (int) or a share (float < 1), not {allowed!r}")
-        for name in ("batch_size", "max_in_flight"):
+        for name in ("max_rows", "batch_size", "max_in_flight"):
             value: Any = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigurationError(f"{name} has to be a whole number of at least 1, not {value!r}")
@@ -113,6 +116,7 @@ class DeliveryKeywords(TypedDict, total=False):
     on_missing_entry: MissingEntryPolicy
     missing_entry_timeout: float
     max_rejected: int | float
+    max_rows: int | None
     batch_size: int | None
     max_in_flight: int | None
     requests_per_minute: float | None
@@ -128,8 +132,11 @@ class Limits:
     :param batch_size: events per request.
     :param max_in_flight: requests waiting for an answer at once.
     :param drain_seconds: after a stop, requests in flight may take so long to be answered.
+    :param entry_delay_seconds: for so long a missing entry may be one that was made just before and is to be seen soon;
+        then `on_missing_entry` applies.
     """
 
     batch_size: int
     max_in_flight: int
     drain_seconds: float = 15.0
+    entry_delay_seconds: float = 0.0

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+
+from airflow_provider_events.exceptions import ConfigurationError
 
 __all__ = ["RateLimiter", "RetryBudget", "RetryPolicy", "Stopped", "retry_after_seconds", "sleep_unless"]
 
@@ -45,6 +49,7 @@ class RetryPolicy:
     :param base_seconds: upper bound of the first backoff; it doubles from attempt to attempt.
     :param cap_seconds: upper bound of any backoff; longer than the one-minute windows of the vendors' quotas.
     :param max_unknown: so many successes in an unknown form end a request: each of them may have stored its events.
+    :raises ConfigurationError: one of them is no such number.
     """
 
     budget_seconds: float = 300.0
@@ -52,6 +57,13 @@ class RetryPolicy:
     base_seconds: float = 0.5
     cap_seconds: float = 90.0
     max_unknown: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("budget_seconds", "max_wait_seconds", "base_seconds", "cap_seconds"):
+            if not _is_number(value := getattr(self, name)) or value < 0:
+                raise ConfigurationError(f"{name} has to be a number of seconds, not {value!r}")
+        if not _is_number(self.max_unknown) or not isinstance(self.max_unknown, int) or self.max_unknown < 1:
+            raise ConfigurationError(f"max_unknown has to be a whole number of at least 1, not {self.max_unknown!r}")
 
     def backoff(self, attempt: int) -> float:
         """Full jitter: anything between 0 and the bound of this attempt, counted from 0."""
@@ -97,14 +109,19 @@ class RetryBudget:
 
 
 class RateLimiter:
-    """One turn after the other, evenly spaced: shared by all that use one quota.
+    """One turn after the other, evenly spaced: shared by all that use one quota, on any thread of the process.
 
     :param requests_per_minute: None for no limit. Of a quota 99 % are used, so that the network's jitter never packs
         one request too many into a minute.
+    :raises ConfigurationError: no number above 0.
     :ivar free: whether anybody may go at any time: there is no quota, and there was never a reason to slow down.
     """
 
-    def __init__(self, requests_per_minute: float | None) -> None:
+    def __init__(self, requests_per_minute: float | None = None) -> None:
+        if requests_per_minute is not None and not (_is_number(requests_per_minute) and requests_per_minute > 0):
+            raise ConfigurationError(f"requests_per_minute has to be a number above 0, not {requests_per_minute!r}")
+        self.requests_per_minute = requests_per_minute
+        self._lock = threading.Lock()  # deliveries on other threads may share it
         self._interval = 60.0 / (0.99 * requests_per_minute) if requests_per_minute else 0.0
         self._next_turn = 0.0
         self._resume_at = 0.0
@@ -117,9 +134,10 @@ class RateLimiter:
         """
         loop = asyncio.get_running_loop()
         while True:
-            now = loop.time()
-            mine = max(now, self._next_turn)
-            self._next_turn = mine + self._interval
+            with self._lock:
+                now = loop.time()
+                mine = max(now, self._next_turn)
+                self._next_turn = mine + self._interval
             if mine > now:
                 await sleep_unless(stopping, mine - now)
             elif stopping.is_set():
@@ -145,6 +163,10 @@ class RateLimiter:
         self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + seconds)
         self._next_turn = max(self._next_turn, self._resume_at)
         self.free = False
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.accounts import Counters
 
-__all__ = ["Meter", "Progress", "ProgressStore", "counted"]
+__all__ = ["Meter", "Progress", "counted"]
+
+VERSION = 1
 
 WINDOW_SECONDS = 60.0
 SHORTEST_INTERVAL_SECONDS = 1.0
@@ -23,6 +25,7 @@ SLOW = 10
 class Progress:
     """The figures of one moment.
 
+    :param vendor: connection type of the vendor; `conn_id`: the connection.
     :param total: rows of the source, where that is known.
     :param events_per_second: delivered since the figures before these; `events_per_second_overall`: since the start.
     :param requests_per_minute: the quota; `quota_percent`: how much of it the last minute used. None without a quota,
@@ -31,6 +34,8 @@ class Progress:
     :param ended: True for the last figures, however the delivery ended; else None.
     """
 
+    vendor: str
+    conn_id: str
     updated_at: datetime
     seconds: float
     read: int
@@ -53,8 +58,8 @@ class Progress:
         return replace(self, ended=True, ends_at=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe, without what is not known; times are ISO 8601 in UTC."""
-        return {
+        """JSON-safe, with its `version`, without what is not known; times are ISO 8601 in UTC."""
+        return {"version": VERSION} | {
             name: value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
             for name, value in asdict(self).items()
             if value is not None
@@ -74,14 +79,6 @@ class Progress:
         return "; ".join(parts)
 
 
-@runtime_checkable
-class ProgressStore(Protocol):
-    """Where the figures of a running delivery can be looked up."""
-
-    def show(self, progress: Progress) -> None:
-        """Put these in the place of the last ones. Any error is a warning."""
-
-
 class _Mark(NamedTuple):
     seconds: float
     delivered: int
@@ -91,13 +88,20 @@ class _Mark(NamedTuple):
 class Meter:
     """Makes figures of counts, comparing them to those of the last minute.
 
+    :param vendor: connection type of the vendor; `conn_id`: the connection.
     :param requests_per_minute: the quota; None for none.
     :param total: gives the number of rows; None while it is not known.
     """
 
     def __init__(
-        self, requests_per_minute: float | None = None, total: Callable[[], int | None] = lambda: None
+        self,
+        vendor: str,
+        conn_id: str,
+        requests_per_minute: float | None = None,
+        total: Callable[[], int | None] = lambda: None,
     ) -> None:
+        self._vendor = vendor
+        self._conn_id = conn_id
         self._quota = requests_per_minute
         self._total = total
         self._marks = deque([_Mark(0.0, 0, 0)])
@@ -125,6 +129,8 @@ class Meter:
             rest = (total - settled) * (counters.delivered + counters.resumed) / settled
             ends_at = moment + timedelta(seconds=rest / rate)
         return Progress(
+            vendor=self._vendor,
+            conn_id=self._conn_id,
             updated_at=moment,
             seconds=round(now.seconds, 1),
             read=counters.read,

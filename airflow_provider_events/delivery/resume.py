@@ -63,6 +63,9 @@ class Source(Protocol):
     def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
         """The key of each record of a chunk; None without a key column."""
 
+    def count(self, limit: int) -> int | None:
+        """The number of records, not counted beyond `limit`; None where they would have to be read for good."""
+
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """All records, or those behind the key `after`, numbered from `first_row`."""
 

@@ -206,7 +206,13 @@ def refusal(answer: Answer) -> type[CredentialsRefused]:
 
 
 @asynccontextmanager
-async def open_sender(endpoint: Endpoint, redactor: Redactor) -> AsyncIterator[Sender]:
+async def open_sender(
+    endpoint: Endpoint,
+    redactor: Redactor,
+    retry_policy: RetryPolicy | None = None,
+    rate_limiter: RateLimiter | None = None,
+) -> AsyncIterator[Sender]:
     """A sender with a transport of its own, for single calls."""
+    limiter, policy = rate_limiter or RateLimiter(), retry_policy or RetryPolicy()
     async with open_transport(endpoint) as transport:
-        yield Sender(transport, RateLimiter(None), RetryPolicy(), asyncio.Event(), Counters(), redactor)
+        yield Sender(transport, limiter, policy, asyncio.Event(), Counters(), redactor)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 from airflow_provider_events._compat import BaseHook, get_async_connection, hook_class_of, mask_secret
+from airflow_provider_events.delivery.observers import DeliveryObserver
+from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
 from airflow_provider_events.events import DeliveryReport, Event, Receipt, checked_identities
 from airflow_provider_events.exceptions import (
     ConfigurationError,
@@ -22,6 +25,7 @@ from airflow_provider_events.exceptions import (
 from airflow_provider_events.frames import final
 from airflow_provider_events.get_provider_info import get_provider_info
 from airflow_provider_events.hooks.form import get_connection_form_widgets, get_ui_field_behaviour
+from airflow_provider_events.shown import did_you_mean
 from airflow_provider_events.values import filled, parse_time
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor
 from airflow_provider_events.vendors.connection import read_extra_text
@@ -54,6 +58,11 @@ class EventsHook(BaseHook):
     Nothing is looked up before it is needed: a hook can be made without a connection being there.
 
     :param conn_id: the connection; its type decides the vendor. Default: `<type>_default`.
+    :param retry_policy: how long to go on when answers fail. Default: `RetryPolicy()`.
+    :param rate_limiter: keeps the quota of all hooks that are given the same one, on any thread of the process, in
+        place of the connection's or the vendor's.
+    :param observers: are told how each delivery goes, beside the task's log.
+    :raises ConfigurationError: one of them is of another type, or there is no such parameter.
     """
 
     vendor_class: ClassVar[type[Vendor]]
@@ -72,21 +81,43 @@ class EventsHook(BaseHook):
         for method in (get_ui_field_behaviour, get_connection_form_widgets):
             setattr(cls, method.__name__, classmethod(method))
 
-    def __init__(self, conn_id: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        conn_id: str | None = None,
+        *,
+        retry_policy: RetryPolicy | None = None,
+        rate_limiter: RateLimiter | None = None,
+        observers: Sequence[DeliveryObserver] = (),
+        **kwargs: Any,
+    ) -> None:
+        if unknown := kwargs.keys() - {"logger_name"}:
+            known = ("conn_id", "retry_policy", "rate_limiter", "observers")
+            raise ConfigurationError(f"{type(self).__name__}: no {min(unknown)!r}; {did_you_mean(min(unknown), known)}")
         super().__init__(**kwargs)
         self.conn_id = conn_id or self.default_conn_name
+        self.retry_policy = retry_policy or RetryPolicy()
+        self.rate_limiter = rate_limiter
+        self.observers = list(observers)
+        for name, kind, given in (
+            ("retry_policy", RetryPolicy, [self.retry_policy]),
+            ("rate_limiter", RateLimiter, [] if rate_limiter is None else [rate_limiter]),
+            ("observers", DeliveryObserver, self.observers),
+        ):
+            if wrong := [type(each).__name__ for each in given if not isinstance(each, kind)]:
+                raise ConfigurationError(f"{name}: has to be of the class {kind.__name__}, not {wrong[0]}")
         self._delivery: Delivery | None = None
         self._running: set[Callable[[], None]] = set()
         self._stopped = False
 
     @classmethod
     @final
-    def for_connection(cls, conn_id: str) -> EventsHook:
+    def for_connection(cls, conn_id: str, **hook_params: Any) -> EventsHook:
         """The hook that Airflow's providers name for the connection's type; a vendor may be of any package.
 
+        :param hook_params: what else the hook takes, see there: `retry_policy`, `rate_limiter`, `observers`.
         :raises ConfigurationError: that is no `EventsHook`; names the types of this package.
         """
-        return _hook_class(conn_id, cls.get_connection(conn_id).conn_type)(conn_id)
+        return _hook_class(conn_id, cls.get_connection(conn_id).conn_type)(conn_id, **hook_params)
 
     @classmethod
     @final
@@ -255,6 +286,8 @@ class EventsHook(BaseHook):
         sent_at: datetime | None = None,
         fingerprint: str = "",
         store: CheckpointStore | None = None,
+        entry_delay_seconds: float = 0.0,
+        observers: Sequence[DeliveryObserver] = (),
     ) -> DeliveryReport:
         """Deliver the records of a source; see `deliver`.
 
@@ -264,20 +297,24 @@ class EventsHook(BaseHook):
         :param rejected_name: name inside that folder. Default: connection and time.
         :param sent_at: the time of events that have none. Default: now.
         :param fingerprint: of query, mapping and options; a checkpoint of another one is not continued.
-        :param store: keeps the checkpoint from try to try, and may show the progress.
+        :param entry_delay_seconds: the customers' entries were made just before; see `Limits`.
+        :param store: keeps the checkpoint from try to try.
+        :param observers: are told how it goes, beside the log and the hook's own.
         """
         from airflow_provider_events.delivery.dead_letter import DeadLetterFile
         from airflow_provider_events.delivery.job import Delivery, Plan
         from airflow_provider_events.delivery.observers import LogObserver
         from airflow_provider_events.delivery.options import DeliveryOptions
-        from airflow_provider_events.delivery.progress import Meter
         from airflow_provider_events.hooks.files import safe_name
         from airflow_provider_events.hooks.rejected import rejected_file
         from airflow_provider_events.hooks.sending import limits_of
         from airflow_provider_events.http import open_transport
 
         wanted = options or DeliveryOptions()
+        if self.rate_limiter is not None and wanted.requests_per_minute is not None:
+            raise ConfigurationError("requests_per_minute: the hook's rate_limiter keeps the quota; give one of them")
         limits, quota = limits_of(self, wanted)
+        limits = replace(limits, entry_delay_seconds=entry_delay_seconds)
         sent_at = parse_time(sent_at or datetime.now(UTC), "sent_at")
         endpoint = self.endpoint(limits.max_in_flight)
         dead_letters = None
@@ -288,10 +325,24 @@ class EventsHook(BaseHook):
                 )
             name = rejected_name or f"{safe_name(self.conn_id)}-{sent_at:%Y%m%dT%H%M%S.%f}.jsonl"
             dead_letters = DeadLetterFile(rejected_file(rejected_path, name), self.conn_type)
-        plan = Plan(self.conn_type, wanted, limits, quota, sent_at, fingerprint, redactor=self.redactor)
-        observer = LogObserver(log, Meter(quota, lambda: getattr(source, "total", None)))
+        plan = Plan(
+            self.conn_type,
+            wanted,
+            limits,
+            sent_at,
+            fingerprint,
+            self.conn_id,
+            self.rate_limiter or RateLimiter(quota),
+            self.retry_policy,
+            self.redactor,
+        )
         self._delivery = Delivery(
-            codec or self.vendor, lambda: open_transport(endpoint), plan, observer, dead_letters, store
+            codec or self.vendor,
+            lambda: open_transport(endpoint),
+            plan,
+            [LogObserver(log), *self.observers, *observers],
+            dead_letters,
+            store,
         )
         if self._stopped:
             self._delivery.stop()

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.events import DeliveryReport, Event, Record
+from airflow_provider_events.events import DeliveryReport, Event, Receipt, Record
+from airflow_provider_events.exceptions import EntryMissing
 from airflow_provider_events.values import filled
 
 if TYPE_CHECKING:
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.hooks.base import EventsHook
 
-__all__ = ["ensure_entries"]
+__all__ = ["ENTRY_DELAY_SECONDS", "ensure_entries", "send_ensured"]
 
+# How long an entry that the vendor has accepted may be unknown to its other interfaces; no vendor documents it.
+ENTRY_DELAY_SECONDS = 60.0
 # Customers remembered, so that one with many events is not upserted for each of them: memory stays flat.
 REMEMBERED = 100_000
 
@@ -46,6 +52,26 @@ def ensure_entries(
     return hook.deliver_source(customers, upserts, codec=hook.vendor.upserts(), sent_at=sent_at)
 
 
+async def send_ensured(hook: EventsHook, event: Mapping[str, Any]) -> Receipt:
+    """Send the event of a customer whose entry was made just before, again as long as it is not to be seen.
+
+    :raises EntryMissing: not within `ENTRY_DELAY_SECONDS`.
+    :raises EventsError: as from `EventsHook.send`.
+    """
+    from airflow_provider_events.delivery.deferred import pause_seconds
+
+    end = time.monotonic() + ENTRY_DELAY_SECONDS
+    for misses in count(1):
+        try:
+            return await hook.asend(event)
+        except EntryMissing:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise
+            await asyncio.sleep(min(pause_seconds(misses), left))
+    raise AssertionError("there is no last try")
+
+
 class _Customers:
     """The customers of a source of events, each once, as the events that carry their upserts."""
 
@@ -58,6 +84,9 @@ class _Customers:
 
     def keys(self, records: Sequence[Record]) -> None:
         """None: there is no key column."""
+
+    def count(self, limit: int) -> None:
+        """None: they would have to be read."""
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """See `Source.records`."""

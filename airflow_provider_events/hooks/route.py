@@ -70,6 +70,7 @@ def verify_of(vendor: Vendor) -> bool | str:
             tls_context(verify)
     except OSError as error:
         raise ConfigurationError(
-            f"connection {vendor.conn_id!r}: {where} the path of a CA bundle; {verify} is none ({type(error).__name__})"
+            f"connection {vendor.conn_id!r}: {where} the path of a CA bundle, "
+            f"and {verify} is not ({type(error).__name__})"
         ) from None
     return verify

@@ -44,7 +44,7 @@ async def send_one(hook: EventsHook, event: Event, codec: Codec) -> Receipt:
     def about() -> list[Private]:
         return [Private(event.identity, (event.properties, event.id))]
 
-    async with open_sender(hook.endpoint(1), redactor) as sender:
+    async with open_sender(hook.endpoint(1), redactor, hook.retry_policy, hook.rate_limiter) as sender:
         answer, outcome = await sender.send(
             codec.request([fragment]), lambda answer: codec.read(answer, 1), sender.budget(), about
         )

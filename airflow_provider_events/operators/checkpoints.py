@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from airflow_provider_events._compat import NEVER_EXPIRE
+from airflow_provider_events.delivery.observers import DeliveryObserver
 from airflow_provider_events.exceptions import ConfigurationError, DeliveryInterrupted
 from airflow_provider_events.hooks.files import stored_file
 
@@ -18,7 +20,14 @@ if TYPE_CHECKING:
     from airflow_provider_events.delivery.progress import Progress
     from airflow_provider_events.hooks.files import StoredFile
 
-__all__ = ["ClearPolicy", "FileCheckpoints", "StateStoreCheckpoints", "check_clear_policy", "checkpoint_store"]
+__all__ = [
+    "ClearPolicy",
+    "FileCheckpoints",
+    "StateStoreCheckpoints",
+    "check_clear_policy",
+    "checkpoint_store",
+    "state_observers",
+]
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +36,7 @@ ClearPolicy = Literal["unfinished", True, False]
 KEY = "events.checkpoint"
 PROGRESS_KEY = "events.progress"
 FINISHED_RETENTION = timedelta(days=30)
+_one_call = threading.Lock()  # Airflow imports at the first one, and two threads would meet half a module
 OF_ROWS = ("last_key", "open", "before_open")
 
 
@@ -61,6 +71,12 @@ def checkpoint_store(
             "before that, set checkpoint_path"
         )
     return None
+
+
+def state_observers(context: Context) -> list[DeliveryObserver]:
+    """What shows the progress beside this task instance: nothing before Airflow 3.3."""
+    store = context.get("task_state_store")
+    return [] if store is None else [StateStoreProgress(store)]
 
 
 class Retries:
@@ -123,7 +139,7 @@ class Retries:
 
 
 class StateStoreCheckpoints:
-    """In Airflow's task state store, beside the task instance; see `CheckpointStore` and `ProgressStore`."""
+    """In Airflow's task state store, beside the task instance; see `CheckpointStore`."""
 
     def __init__(self, store: Any, retries: Retries) -> None:
         self._store = store
@@ -131,17 +147,27 @@ class StateStoreCheckpoints:
 
     def load(self) -> Mapping[str, Any] | None:
         """See `CheckpointStore.load`."""
-        return self.retries.opened(self._store.get(KEY))
+        with _one_call:
+            return self.retries.opened(self._store.get(KEY))
 
     def save(self, checkpoint: Mapping[str, Any], *, completed: bool) -> None:
         """Kept until the DAG run is deleted, so that no retry delay is too long; for 30 days once it is completed."""
         value = self.retries.sealed(checkpoint, completed)
-        self._store.set(KEY, value, retention=FINISHED_RETENTION if completed else NEVER_EXPIRE)
+        with _one_call:
+            self._store.set(KEY, value, retention=FINISHED_RETENTION if completed else NEVER_EXPIRE)
         self.retries.kept(value)
 
-    def show(self, progress: Progress) -> None:
-        """See `ProgressStore.show`."""
-        self._store.set(PROGRESS_KEY, progress.to_dict(), retention=NEVER_EXPIRE)
+
+class StateStoreProgress(DeliveryObserver):
+    """Shows the progress in Airflow's task state store, for its UI and its REST API."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def progress(self, progress: Progress) -> None:
+        """Puts these figures in the place of the last ones."""
+        with _one_call:
+            self._store.set(PROGRESS_KEY, progress.to_dict(), retention=NEVER_EXPIRE)
 
 
 class FileCheckpoints:

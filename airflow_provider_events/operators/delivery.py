@@ -8,7 +8,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -27,7 +27,9 @@ from airflow_provider_events.hooks.files import safe_name
 from airflow_provider_events.operators.checkpoints import ClearPolicy, check_clear_policy
 from airflow_provider_events.operators.options import names_options, without_options
 from airflow_provider_events.operators.paths import GivenPath
+from airflow_provider_events.operators.row_guard import RowGuard, check_growth
 from airflow_provider_events.operators.templated import boolean, is_templated, number
+from airflow_provider_events.values import kind
 
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
@@ -50,7 +52,11 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 EmptyPolicy = Literal["succeed", "skip", "fail"]
-TEMPLATED_OPTIONS: Mapping[str, Callable[[Any, str], Any]] = {"max_rejected": number, "dry_run": boolean}
+TEMPLATED_OPTIONS: Mapping[str, Callable[[Any, str], Any]] = {
+    "max_rejected": number,
+    "max_rows": number,
+    "dry_run": boolean,
+}
 NO_CHECKPOINT = "a retry or a clear of this task sends every row again: no checkpoint is kept"
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -71,15 +77,31 @@ class DeliveryOperator(BaseOperator):
         starts over in any case.
     :param checkpoint_path: folder for checkpoints before Airflow 3.3, which keeps them itself: a local path or a URI
         (templated). Default: Airflow's `[events] checkpoint_path`, else none.
+    :param max_growth: how many times the rows of a usual run this one may have, the median of the last ten successful
+        runs of this task that sent anything; where there are more nothing is sent (templated). Default: no limit. A
+        person lets such a run pass by its configuration, `{"events_max_rows": 120000}`, for `max_rows` as well.
     :param on_empty: what a source without a single row makes of the task: `"succeed"`, `"skip"`, or `"fail"`, which
         Airflow's retries apply to.
-    :param options: each of `DeliveryOptions` by its name; `max_rejected` and `dry_run` are templated.
+    :param hook_params: passed to the vendor's hook: `retry_policy`, `rate_limiter`, `observers`; see `EventsHook`.
+    :param options: each of `DeliveryOptions` by its name; `max_rejected`, `max_rows` and `dry_run` are
+        templated.
     :raises ConfigurationError: at DAG parse, naming the option; for a template, when the task starts.
     """
 
-    template_fields: Sequence[str] = ("conn_id", "max_rejected", "dry_run", "rejected_path", "checkpoint_path")
+    template_fields: Sequence[str] = (
+        "conn_id",
+        "max_rejected",
+        "max_rows",
+        "max_growth",
+        "dry_run",
+        "rejected_path",
+        "checkpoint_path",
+    )
+
+    shallow_copy_attrs: Sequence[str] = ("hook_params",)  # a shared limiter stays shared
 
     max_rejected: Any
+    max_rows: Any
     dry_run: Any  # hides a method of Airflow's that only `airflow tasks test --dry-run` of Airflow 2 calls
 
     @names_options
@@ -90,7 +112,9 @@ class DeliveryOperator(BaseOperator):
         rejected_path: str | None = None,
         resume_after_clear: ClearPolicy = "unfinished",
         checkpoint_path: str | None = None,
+        max_growth: float | str | None = None,
         on_empty: EmptyPolicy = "succeed",
+        hook_params: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**without_options(self, kwargs))
@@ -101,12 +125,18 @@ class DeliveryOperator(BaseOperator):
         self._checkpoint_path = GivenPath("checkpoint_path", checkpoint_path)
         self.resume_after_clear = resume_after_clear
         self.on_empty = on_empty
+        self.max_growth = max_growth
+        if not is_templated(max_growth):
+            check_growth(max_growth)
+        self.hook_params = hook_params
         self.delivery_options = {field.name: kwargs.get(field.name, field.default) for field in fields(DeliveryOptions)}
         for name in TEMPLATED_OPTIONS:
             setattr(self, name, self.delivery_options.pop(name))
         if on_empty not in get_args(EmptyPolicy):
             raise ConfigurationError(f"on_empty has to be one of {', '.join(get_args(EmptyPolicy))}, not {on_empty!r}")
         check_clear_policy(resume_after_clear)
+        if not isinstance(hook_params, Mapping | None):
+            raise ConfigurationError(f"hook_params has to be a dict, not {kind(hook_params)}")
         self._options({name for name in TEMPLATED_OPTIONS if is_templated(getattr(self, name))})
         self._hook: EventsHook | None = None
 
@@ -114,13 +144,13 @@ class DeliveryOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver everything; returns the `DeliveryReport` as a dictionary, and pushes it after a failure as well."""
         from airflow_provider_events.hooks.base import EventsHook
-        from airflow_provider_events.operators.checkpoints import checkpoint_store
+        from airflow_provider_events.operators.checkpoints import checkpoint_store, state_observers
 
         ti = context["ti"]
         name = task_name(ti)
         with fail_without_retry():
             self.begin(context)
-            self._hook = hook = EventsHook.for_connection(self.conn_id)
+            self._hook = hook = EventsHook.for_connection(self.conn_id, **(self.hook_params or {}))
             store = checkpoint_store(
                 context,
                 self._checkpoint_path.checked(self.checkpoint_path) or config_option("checkpoint_path"),
@@ -129,16 +159,21 @@ class DeliveryOperator(BaseOperator):
             )
             options = self._options()
             try:
+                source = self.source(hook)
+                guard = RowGuard(context, options.max_rows, number(self.max_growth, "max_growth"))
+                guard.check(source)
                 self.before_delivery(hook, context, options)
                 report = hook.deliver_source(
-                    self.source(hook),
-                    options,
+                    source,
+                    replace(options, max_rows=None),
                     codec=self.codec(hook),
                     rejected_path=self._rejected_path.checked(self.rejected_path) or config_option("rejected_path"),
                     rejected_name=f"{name}/try_{ti.try_number}.jsonl",
                     sent_at=dag_run_start(context),
                     fingerprint=self._fingerprint(task_key(ti), options),
                     store=store,
+                    entry_delay_seconds=self.entry_delay_seconds(),
+                    observers=state_observers(context),
                 )
             except AirflowTaskTimeout:
                 self._account(ti, hook, store)
@@ -147,6 +182,8 @@ class DeliveryOperator(BaseOperator):
             except BaseException:
                 self._account(ti, hook, store)
                 raise
+            if not options.dry_run:
+                guard.keep(report.read)
             if not report.read:
                 self._nothing_came(report)
         return report.to_dict()
@@ -165,6 +202,10 @@ class DeliveryOperator(BaseOperator):
 
     def before_delivery(self, hook: EventsHook, context: Context, options: DeliveryOptions) -> None:
         """What is to be done before the first event is sent: nothing."""
+
+    def entry_delay_seconds(self) -> float:
+        """How long an entry that was made just before may not be seen yet; 0 where none was made."""
+        return 0.0
 
     @abstractmethod
     def source(self, hook: EventsHook) -> Source:
@@ -228,6 +269,12 @@ class EventDeliveryOperator(DeliveryOperator):
         attributes = self.ensure_entry if isinstance(self.ensure_entry, Mapping) else {}
         report = ensure_entries(hook, self.source(hook), attributes, options, dag_run_start(context))
         self.log.info("%d entries ensured, %d refused", report.delivered, report.rejected)
+
+    def entry_delay_seconds(self) -> float:
+        """A minute, where entries are ensured."""
+        from airflow_provider_events.hooks.ensuring import ENTRY_DELAY_SECONDS
+
+        return ENTRY_DELAY_SECONDS if self.ensure_entry else 0.0
 
 
 @contextmanager

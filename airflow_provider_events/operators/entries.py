@@ -98,7 +98,7 @@ def entry_mapping(mapping: object) -> EventMapping:
         raise MappingError(f"mapping: has to be a dict, not {kind(mapping)}")
     known = ("identity", "attributes", "timestamp", "timezone", "nulls")
     if unknown := [str(name) for name in mapping if name not in known]:
-        raise MappingError(f"mapping: {unknown[0]!r} is none of {', '.join(known)}")
+        raise MappingError(f"mapping: {unknown[0]!r} is not one of {', '.join(known)}")
     columns = dict(mapping)
     return EventMapping.of({"name": "upsert", "properties": columns.pop("attributes", None), **columns})
 

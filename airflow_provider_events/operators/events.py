@@ -75,21 +75,23 @@ class SendEventOperator(BaseOperator):
         """Send it."""
         from airflow_provider_events.delivery.progress import counted
         from airflow_provider_events.hooks.base import EventsHook
+        from airflow_provider_events.hooks.ensuring import send_ensured
 
         with fail_without_retry():
             self._hook = hook = EventsHook.for_connection(self.conn_id)
+            event = {
+                "name": self.name,
+                "identity": self._identity,
+                "timestamp": self.timestamp or dag_run_start(context),
+                "properties": self._properties,
+                "id": self.id,
+            }
             if self.ensure_entry:
                 attributes = self.ensure_entry if isinstance(self.ensure_entry, Mapping) else {}
                 hook.upsert(self._identity, attributes, sent_at=dag_run_start(context))
-            receipt = hook.send(
-                {
-                    "name": self.name,
-                    "identity": self._identity,
-                    "timestamp": self.timestamp or dag_run_start(context),
-                    "properties": self._properties,
-                    "id": self.id,
-                }
-            )
+                receipt = hook.run(lambda: send_ensured(hook, event))
+            else:
+                receipt = hook.send(event)
         self.log.info("%s accepted the event (%s)", receipt.vendor, counted(receipt.requests, "request"))
         return receipt.to_dict()
 

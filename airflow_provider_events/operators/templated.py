@@ -35,7 +35,7 @@ def number(value: Any, name: str) -> Any:
             return read(value)
         except ValueError:
             continue
-    raise ConfigurationError(f"{name} has to be a number; the rendered text is none")
+    raise ConfigurationError(f"{name} has to be a number, and the rendered text is not one")
 
 
 def boolean(value: Any, name: str) -> bool:

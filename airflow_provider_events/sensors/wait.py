@@ -29,7 +29,7 @@ class Wait:
     :param timeout_seconds: from the first look on, over all tries.
     :param store: where it is remembered; None: nowhere.
     :param progress: packed, of the trigger that waited; else what is remembered.
-    :raises ConfigurationError: so many cannot be found.
+    :raises ConfigurationError: more customers are required than there are different ones.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Wait:
         self.search = Search(identities, needed=needed, progress=progress or self._remembered.get("progress"))
         if self.search.needed > self.search.different:
             raise ConfigurationError(
-                f"require={require!r} of {self.search.different} different identities: so many cannot be found"
+                f"require={require!r} asks for more customers than the {self.search.different} different ones given"
             )
         same = self._remembered.get("progress", {}).get("fingerprint") == self.search.progress.fingerprint
         self._started: float = self._remembered["started"] if same else time.time()

@@ -20,7 +20,7 @@ from airflow_provider_events.exceptions import ConfigurationError, CursorError, 
 from airflow_provider_events.row_data import dump_key
 from airflow_provider_events.sources.bounds import ColumnKind, TextTimes, column_of
 from airflow_provider_events.sources.cursor_axis import Axis, CursorOptions
-from airflow_provider_events.sources.cursor_state import Position, SentRows
+from airflow_provider_events.sources.cursor_state import DIGEST_BYTES, Position, SentRows
 from airflow_provider_events.sources.cursors import RowChunk, connected, fetch, paging, streaming
 from airflow_provider_events.sources.kept_cursor import AS_GIVEN, KeptCursor
 from airflow_provider_events.sources.keyset import Keyset, Limit, Wrapped, comparable, key_pages
@@ -340,21 +340,32 @@ class CursorRecords:
         )
 
     def count(self, limit: int | None = None) -> int:
-        """The number of rows to read, those of the lookback included; `limit` if there are more."""
+        """The number of rows to send, `limit` if there are more; those that are known as sent are no part of it.
+
+        :raises SourceError: the database failed.
+        """
         bounds = self.bounds
-        if bounds.nothing or bounds.axis is None:
+        if bounds.nothing:
             return 0
+        names = list(self._options.columns)
         access = paging(self._hook)
+        known = len(self._begin.sent) // DIGEST_BYTES
         with connected(access, self._sql) as connection:
-            names = list(self._options.columns)
-            within = bounds.limits(names[0])
             wrapped = Wrapped(
-                self._hook, access, connection, self._sql, self._parameters, names, "cursor_column", within
+                self._hook,
+                access,
+                connection,
+                self._sql,
+                self._parameters,
+                names,
+                "cursor_column",
+                bounds.limits(names[0]),
             )
-            if limit is not None:
-                return wrapped.count(limit)
+            if limit is not None and not bounds.strictly:
+                return max(wrapped.count(limit + known) - known, 0)
             [(count,)] = wrapped.run(wrapped.keyset.how_many(self._after(bounds)))
-            return int(count)
+        left = max(int(count) - known, 0)
+        return left if limit is None else min(left, limit)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

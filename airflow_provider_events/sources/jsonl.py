@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import IO, Any
 
 import orjson
 
@@ -57,14 +57,30 @@ class LineRecords:
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """All lines, in chunks of 500."""
-        try:
-            stream = ObjectStoragePath(self._uri).open("rb")
-        except OSError as error:
-            raise ConfigurationError(f"events: cannot read {self._uri} ({type(error).__name__})") from error
-        with stream:
+        with self._opened() as stream:
             first = self._first(stream.readline())
             numbered = enumerate(chain([first], iter(stream.readline, b"")), start=first_row)
-            yield from in_chunks(self._record(row, line) for row, line in numbered if line.strip())
+            lines = ((row, line) for row, line in numbered if line.strip())
+            if self._given is None:
+                yield from in_chunks(self._record(row, line) for row, line in lines)
+                return
+            for chunk in in_chunks(lines):
+                if (rows := _plain_rows(line for _, line in chunk)) is not None:
+                    yield from self._given.records(zip((row for row, _ in chunk), rows, strict=True))
+                else:
+                    yield from in_chunks(self._record(row, line) for row, line in chunk)
+
+    def count(self, limit: int) -> int:
+        """The number of lines that hold anything, of `limit` at most."""
+        with self._opened() as stream:
+            return sum(1 for _ in islice(filter(bytes.strip, iter(stream.readline, b"")), limit))
+
+    def _opened(self) -> IO[bytes]:
+        try:
+            stream: IO[bytes] = ObjectStoragePath(self._uri).open("rb")
+        except OSError as error:
+            raise ConfigurationError(f"events: cannot read {self._uri} ({type(error).__name__})") from error
+        return stream
 
     def _first(self, line: bytes) -> bytes:
         """The first line, without a byte-order mark.
@@ -85,7 +101,7 @@ class LineRecords:
     def _record(self, row: int, line: bytes) -> Record:
         fields: Any = None
         try:
-            fields = _parsed(line.removeprefix(BOM_UTF8))  # files that were put together have several
+            fields = _parsed(line)
             if not isinstance(fields, Mapping):
                 raise InvalidEvent("line", f"has to be a JSON object, not {kind(fields)}")
             if not _was_rejected(fields):
@@ -147,6 +163,15 @@ class LineRecords:
             return Record(row, None, values, fault)
 
 
+def _plain_rows(lines: Iterable[bytes]) -> list[Mapping[str, Any]] | None:
+    """What the lines hold; None where one of them is no row, or one that was rejected."""
+    try:
+        rows = list(map(_parsed, lines))
+    except ValueError:
+        return None
+    return None if any(not isinstance(row, Mapping) or _was_rejected(row) for row in rows) else rows
+
+
 def _was_rejected(data: Mapping[str, Any]) -> bool:
     """Whether a line is that of a rejected event, not an event."""
     return "version" in data and "event" in data
@@ -175,6 +200,7 @@ def _parsed(line: bytes) -> Any:
 
     :raises ValueError: it is no JSON.
     """
+    line = line.removeprefix(BOM_UTF8)  # files that were put together have several
     if not _LONG_NUMBER.search(line):
         return orjson.loads(line)
     orjson.loads(line)  # the stricter of the two, but it makes floats of large integers

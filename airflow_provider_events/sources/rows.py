@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import islice
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from airflow_provider_events.contract import BulkRecords, Codec
 from airflow_provider_events.events import Event, Record, nested_hint
@@ -22,9 +22,12 @@ from airflow_provider_events.values import MAX_DEPTH, kind, plain_cell
 
 __all__ = ["EventRecords", "Mappers", "RowSource", "SqlRecords", "in_chunks"]
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 _STABLE = {str, int, float, bool, type(None), bytes, date, datetime, Decimal}
+_PLAIN = _STABLE - {float} | {dict, list}  # `plain_cell` leaves them as they are
 CHUNK_SIZE = 500  # rows that are encoded together; more of them cost memory and save nothing
 
 
@@ -37,6 +40,8 @@ class RowSource(Protocol):
     def bounds_with_offset(self) -> list[str]: ...
 
     def chunks(self, *, after: Any | None = None, first_row: int = 1) -> Iterator[RowChunk]: ...
+
+    def count(self, limit: int) -> int: ...
 
 
 class SqlRecords:
@@ -61,6 +66,10 @@ class SqlRecords:
     def total(self) -> int | None:
         """The number of rows, where it is known."""
         return self._source.total
+
+    def count(self, limit: int) -> int:
+        """See `SqlSource.count`."""
+        return self._source.count(limit)
 
     def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
         """The key of each row of a chunk; None without a key column."""
@@ -165,21 +174,26 @@ class EventRecords:
     def keys(self, records: Sequence[Record]) -> None:
         """None: there is no key column."""
 
+    def count(self, limit: int) -> int | None:
+        """Their number; None for a generator."""
+        return None if self.total is None else min(self.total, limit)
+
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """All of them, in chunks of 500."""
         values = self._events if isinstance(self._events, list | tuple) else map(_safely_taken, self._events)
         numbered = enumerate(values, start=first_row)
-        record = Mappers(self._mapping).record if self._mapping else _event_record
-        return in_chunks(record(row, value) for row, value in numbered)
+        if self._mapping is None:
+            return in_chunks(_event_record(row, value) for row, value in numbered)
+        return Mappers(self._mapping).records(numbered)
 
 
-def in_chunks(records: Iterator[Record]) -> Iterator[Sequence[Record]]:
+def in_chunks(items: Iterator[T]) -> Iterator[list[T]]:
     """Lists of 500; where the source fails, what came before that comes first."""
     failure = None
     while failure is None:
-        chunk: list[Record] = []
+        chunk: list[T] = []
         try:
-            chunk.extend(islice(records, CHUNK_SIZE))
+            chunk.extend(islice(items, CHUNK_SIZE))
         except Exception as error:
             failure = error
         if chunk:
@@ -246,7 +260,7 @@ def _unreadable(error: Exception) -> InvalidEvent:
 
 
 class Mappers:
-    """One mapper for each set of columns; dictionaries need not all have the same.
+    """One mapper for each set of columns; dictionaries need not all have the same, but those that do go together.
 
     :param strict: a first row that lacks a column is an error, not a rejection.
     :ivar text: the mapping as JSON.
@@ -256,7 +270,36 @@ class Mappers:
         self._mapping = mapping
         self._strict = strict
         self.text = mapping.model_dump_json(exclude_defaults=True)
-        self._bound: dict[tuple[str, ...], RowMapper] = {}
+        self._bound: dict[tuple[str, ...], tuple[RowMapper, BulkEncoder]] = {}
+
+    def records(self, numbered: Iterator[tuple[int, Any]]) -> Iterator[Sequence[Record]]:
+        """All rows as records, in chunks of 500; as `MappedRows` where they have the same columns.
+
+        :param numbered: the rows with their numbers.
+        :raises MappingError: as from `record`.
+        """
+        for chunk in in_chunks(numbered):
+            if (mapped := self._mapped([row for row, _ in chunk], [data for _, data in chunk])) is not None:
+                yield mapped
+            else:
+                yield from in_chunks(self.record(row, data) for row, data in chunk)
+
+    def _mapped(self, numbers: Sequence[int], rows: Sequence[Any]) -> MappedRows | None:
+        if set(map(type, rows)) != {dict} or numbers[-1] - numbers[0] >= len(rows) or len(set(map(tuple, rows))) > 1:
+            return None
+        columns = tuple(rows[0])
+        if not columns or not all(isinstance(column, str) for column in columns):
+            return None
+        try:
+            values = list(zip(*map(_plain_cells, zip(*map(dict.values, rows), strict=True)), strict=True))
+            mapper, encoder = self._bind(columns, values[0])
+        except MappingError:
+            if self._strict and not self._bound:
+                raise
+            return None
+        except Exception:  # of a value's own methods; as a record it finds its words
+            return None
+        return MappedRows(numbers[0], values, mapper, encoder)
 
     def record(self, row: int, data: Any) -> Record:
         """The record of one row.
@@ -270,15 +313,26 @@ class Mappers:
             return Record(row, None, None, InvalidEvent("row", "column names have to be text"))
         columns = tuple(data)
         values = tuple(map(plain_cell, data.values()))
-        mapper = self._bound.get(columns)
-        if mapper is None:
-            try:
-                mapper = self._mapping.bind(columns)
-                mapper.check_times([values])
-            except MappingError as error:
-                if self._strict and not self._bound:
-                    raise
-                return Record(row, None, data, InvalidEvent("row", str(error)), self.text)
-            if len(self._bound) < CHUNK_SIZE:
-                self._bound[columns] = mapper
+        try:
+            mapper, _ = self._bind(columns, values)
+        except MappingError as error:
+            if self._strict and not self._bound:
+                raise
+            return Record(row, None, data, InvalidEvent("row", str(error)), self.text)
         return _record(row, mapper, values, columns)
+
+    def _bind(self, columns: tuple[str, ...], values: Sequence[Any]) -> tuple[RowMapper, BulkEncoder]:
+        """The mapper of these columns, with its encoder; a new one if the values of their first row are fit for it."""
+        bound = self._bound.get(columns)
+        if bound is None:
+            mapper = self._mapping.bind(columns)
+            mapper.check_times([values])
+            bound = mapper, BulkEncoder(mapper)
+            if len(self._bound) < CHUNK_SIZE:
+                self._bound[columns] = bound
+        return bound
+
+
+def _plain_cells(column: Sequence[Any]) -> Sequence[Any]:
+    """`plain_cell` of each value."""
+    return column if set(map(type, column)) <= _PLAIN else list(map(plain_cell, column))

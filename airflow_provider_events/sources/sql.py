@@ -123,7 +123,10 @@ class SqlSource:
             return 0
         access = paging(self._hook)
         with connected(access, self._sql) as connection:
-            return self._wrapped(access, connection, limits).count(limit)
+            count = self._wrapped(access, connection, limits).count(limit)
+        if count < limit:
+            self.total = count
+        return count
 
     def _chunks(self, after: Any | None, first_row: int) -> Generator[RowChunk, None, None]:
         columns, limits = self._limits
@@ -182,7 +185,7 @@ class SqlSource:
                 opened = executed(self._access, connection, self._sql, self._parameters)
             with opened as cursor:
                 send_lineage(self._hook, self._sql, cursor)
-                self.total = row_count(cursor) if counted is None else counted
+                self.total = (row_count(cursor) or self.total) if counted is None else counted
                 rows = fetch(cursor, self._chunk_size)
                 columns = columns_of(cursor)
                 yield RowChunk(columns, rows)

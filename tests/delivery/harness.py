@@ -18,11 +18,12 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 
 from airflow_provider_events.contract import Answer, Codec, EventContent, Outcome, Request, Verdict
-from airflow_provider_events.delivery.accounts import Counters, Ledger
+from airflow_provider_events.delivery.accounts import Ledger
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
 from airflow_provider_events.delivery.encoding import prepare
 from airflow_provider_events.delivery.engine import Engine
 from airflow_provider_events.delivery.job import Delivery, Plan
+from airflow_provider_events.delivery.observers import DeliveryObserver
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
 from airflow_provider_events.delivery.resume import Resumable
@@ -74,6 +75,9 @@ class Given:
     def keys(self, records: Sequence[Record]) -> None:
         """There are none."""
 
+    def count(self, limit: int) -> None:
+        """It is not known."""
+
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """The iterator itself."""
         return self._chunks
@@ -106,21 +110,11 @@ def number_of(vendor: str, wire: dict[str, Any]) -> int:
 # -- deliveries over real sockets ----------------------------------------------------------------------------------
 
 
-class Silent:
+class Silent(DeliveryObserver):
     """An observer who keeps what it is told."""
 
-    latest = None
-
     def __init__(self) -> None:
-        self.shown: list[Request] = []
         self.report: DeliveryReport
-
-    def progress(self, counters: Counters, *, ended: bool = False) -> None:
-        """See `DeliveryObserver.progress`."""
-
-    def would_send(self, request: Request) -> None:
-        """See `DeliveryObserver.would_send`."""
-        self.shown.append(request)
 
     def finished(self, report: DeliveryReport, examples: Mapping[str, Sequence[str]]) -> None:
         """See `DeliveryObserver.finished`."""
@@ -211,10 +205,9 @@ def planned(
     options = DeliveryOptions(
         **{name: changes.pop(name) for name in ("on_missing_entry", "max_rejected", "dry_run") if name in changes}
     )
-    plan = {"vendor": "plain", "requests_per_minute": None, "sent_at": SENT_AT, "policy": QUICK, **changes}
-    return Delivery(
-        codec, open_transport, Plan(options=options, limits=limits, **plan), observer or Silent(), dead_letters
-    )
+    plan = {"vendor": "plain", "sent_at": SENT_AT, "retry_policy": QUICK, **changes}
+    observers = [observer] if observer else []
+    return Delivery(codec, open_transport, Plan(options=options, limits=limits, **plan), observers, dead_letters)
 
 
 class OddServer:
@@ -412,7 +405,6 @@ class Run:
             self.options,
             rate_limiter=RateLimiter(self.requests_per_minute),
             policy=self.policy,
-            observer=Silent(),
         )
         prepared = partial(prepare, codec=self.wire, sent_at=SENT_AT, keys=source.keys)
         chunks = Resumable(source, prepared, None, "restart", lambda: None)

@@ -37,7 +37,7 @@ from airflow_provider_events.sources.rows import SqlRecords
 from airflow_provider_events.sources.sql import SqlSource
 from airflow_provider_events.vendors.base import Vendor, registry
 from tests.conftest import IDENTITY_KEYS
-from tests.delivery.harness import QUICK, SENT_AT, Given, Silent, planned, simulate
+from tests.delivery.harness import QUICK, SENT_AT, Given, planned, simulate
 from tests.vendors.wires import vendor
 
 VENDORS = sorted(registry())
@@ -239,9 +239,7 @@ def of_requests(conn_type: str, orders: Callable[[str, int], SqlRecords], *, cou
             source = Given(cast(Iterator[Sequence[Record]], iter(chunks)))  # they are prepared already
             limits = Limits(codec.max_batch_size, codec.max_in_flight)
             rate_limiter, options = RateLimiter(None), DeliveryOptions()
-            engine = Engine(
-                codec, transport, ledger, limits, options, rate_limiter=rate_limiter, policy=QUICK, observer=Silent()
-            )
+            engine = Engine(codec, transport, ledger, limits, options, rate_limiter=rate_limiter, policy=QUICK)
             await engine.run(Resumable(source, given, None, "restart", lambda: None))
 
         before = blocks()

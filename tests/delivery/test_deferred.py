@@ -35,7 +35,6 @@ from tests.delivery.harness import (
     KeptSink,
     PlainWire,
     Run,
-    Silent,
     chunked,
     odd_server,
     rows,
@@ -395,8 +394,8 @@ def paused(
     options = DeliveryOptions(on_missing_entry="wait", missing_entry_timeout=60, ordering=ordering)
     with odd_server(vendor.answer) as server:
         endpoint = Endpoint(server.url, {}, timeout_seconds=5.0, max_connections=4)
-        plan = Plan("plain", options, Limits(1, 4, 5.0), None, SENT_AT, policy=QUICK)
-        delivery = Delivery(PlainWire(), lambda: open_transport(endpoint), plan, Silent())
+        plan = Plan("plain", options, Limits(1, 4, 5.0), SENT_AT, retry_policy=QUICK)
+        delivery = Delivery(PlainWire(), lambda: open_transport(endpoint), plan, ())
         begun(delivery)
         try:
             return delivery.run(source)
@@ -495,8 +494,8 @@ def test_a_full_disk_ends_the_delivery_with_a_report_and_a_retry_goes_on(
     store = Kept()
     with odd_server(answer) as server:
         endpoint = Endpoint(server.url, {}, timeout_seconds=5.0, max_connections=4)
-        plan = Plan("plain", options, Limits(1, 4, 5.0), None, SENT_AT, policy=QUICK)
-        tries = [Delivery(PlainWire(), lambda: open_transport(endpoint), plan, Silent(), None, store) for _ in range(2)]
+        plan = Plan("plain", options, Limits(1, 4, 5.0), SENT_AT, retry_policy=QUICK)
+        tries = [Delivery(PlainWire(), lambda: open_transport(endpoint), plan, (), None, store) for _ in range(2)]
         with small_files(), pytest.raises(DeliveryError, match=r"File too large") as caught:
             tries[0].run(chunked(rows(2000)))
         report = caught.value.report

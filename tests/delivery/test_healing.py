@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_events.delivery.pacing import RetryPolicy
+from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
 from airflow_provider_events.exceptions import (
     CredentialsRefused,
     DeliveryError,
@@ -183,7 +183,7 @@ def test_a_key_that_is_withdrawn_in_the_middle_stops_everything(
 def test_an_outage_ends_within_the_budget_and_keeps_the_accounts(vendor: str, connections: Any) -> None:
     connections.fault("status", vendor=vendor, status=503, after=1)
     policy = RetryPolicy(budget_seconds=0.5, base_seconds=0.05, cap_seconds=0.1)
-    job = delivery(vendor_at(connections, vendor), max_in_flight=1, policy=policy)
+    job = delivery(vendor_at(connections, vendor), max_in_flight=1, retry_policy=policy)
     with pytest.raises(VendorUnavailable, match="Injected by the sandbox") as caught:
         job.run(records(events(vendor, 1000)))
     report = caught.value.report
@@ -197,7 +197,7 @@ def test_an_outage_ends_within_the_budget_and_keeps_the_accounts(vendor: str, co
 
 def test_quotas_of_the_sandbox_are_kept_without_a_single_429(connections: Any) -> None:
     """The pace is even from the first request: a burst that the vendor would refuse never goes out."""
-    job = delivery(vendor_at(connections, "webengage"), batch_size=2, requests_per_minute=1200.0)
+    job = delivery(vendor_at(connections, "webengage"), batch_size=2, rate_limiter=RateLimiter(1200.0))
     report = job.run(records(events("webengage", 80)))
     at = [request.at for request in connections.requests("webengage")]
     assert report.retries == 0
@@ -208,7 +208,7 @@ def test_quotas_of_the_sandbox_are_kept_without_a_single_429(connections: Any) -
 def test_a_vendor_that_rejects_everything_is_no_success(connections: Any) -> None:
     """Mistake 2 of the peers: a task that is green while rows failed."""
     connections.fault("failure", vendor="bloomreach")
-    job = delivery(vendor_at(connections, "bloomreach"), max_rejected=1000, policy=QUICK)
+    job = delivery(vendor_at(connections, "bloomreach"), max_rejected=1000, retry_policy=QUICK)
     with pytest.raises(TooManyRejected, match="none was delivered") as caught:
         job.run(records(events("bloomreach", 8)))
     report = caught.value.report

@@ -19,7 +19,7 @@ from airflow_provider_events.events import Event, Record
 from airflow_provider_events.exceptions import DeliveryInterrupted
 from airflow_provider_events.http import open_transport
 from airflow_provider_events.http.contract import Endpoint
-from tests.delivery.harness import QUICK, SENT_AT, Given, PlainWire, Run, Silent, odd_server, said
+from tests.delivery.harness import QUICK, SENT_AT, Given, PlainWire, Run, odd_server, said
 from tests.reliability.clock import simulate
 
 IN_ORDER = DeliveryOptions(ordering="identity", max_rejected=10**6, on_missing_entry="wait")
@@ -86,8 +86,8 @@ def test_a_real_server_sees_each_customers_events_in_order_under_random_faults(b
 
     with odd_server(answer) as server:
         endpoint = Endpoint(server.url, {}, timeout_seconds=5.0, max_connections=6)
-        plan = Plan("plain", IN_ORDER, Limits(batch_size, 6), None, SENT_AT, policy=QUICK)
-        report = Delivery(PlainWire(), lambda: open_transport(endpoint), plan, Silent()).run(of_customers(customers))
+        plan = Plan("plain", IN_ORDER, Limits(batch_size, 6), SENT_AT, retry_policy=QUICK)
+        report = Delivery(PlainWire(), lambda: open_transport(endpoint), plan).run(of_customers(customers))
     assert report.delivered == 1200
     assert report.retries > 50
     arrivals.check(customers)

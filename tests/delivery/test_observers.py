@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_events.delivery import engine
+from airflow_provider_events.delivery import job
 from airflow_provider_events.delivery.accounts import Counters
 from airflow_provider_events.delivery.observers import LogObserver
 from airflow_provider_events.delivery.progress import Meter, Progress
@@ -24,7 +24,7 @@ class Run:
 
     def __init__(self, quota: float | None = None, total: int | None = None, **counts: Any) -> None:
         self.counters = Counters(started=time.monotonic(), **counts)
-        self._meter = Meter(quota, lambda: total)
+        self._meter = Meter("webengage", "shop", quota, lambda: total)
 
     def after(self, seconds: float, **more: int) -> Progress:
         """The figures when so much time has passed, and so much more has happened."""
@@ -130,7 +130,7 @@ def test_the_figures_are_json_with_times_in_utc() -> None:
 def test_a_delivery_shows_itself_every_few_seconds(
     connections: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "PROGRESS_SECONDS", 0.2)
+    monkeypatch.setattr(job, "PROGRESS_SECONDS", 0.2)
     given: list[Any] = [*events("webengage", 398), {"name": "", "identity": {"userId": "x"}}, {"name": "no identity"}]
     hook = EventsHook.for_connection("webengage_default")
     with caplog.at_level(logging.INFO):
@@ -151,11 +151,11 @@ def test_a_delivery_shows_itself_every_few_seconds(
 
 
 def test_the_last_line_of_a_delivery_that_was_stopped_expects_no_more(caplog: pytest.LogCaptureFixture) -> None:
-    observer = LogObserver(logging.getLogger(__name__), Meter(total=lambda: 1000))
-    counters = Counters(read=500, delivered=400, started=time.monotonic() - 5)
+    observer = LogObserver(logging.getLogger(__name__))
+    progress = Run(total=1000).after(5, read=500, delivered=400)
     with caplog.at_level(logging.INFO):
-        observer.progress(counters)
-        observer.progress(counters, ended=True)
+        observer.progress(progress)
+        observer.progress(progress.at_end())
     before, after = caplog.records
     assert " left, until " in before.getMessage()
     assert "left" not in after.getMessage()
@@ -174,7 +174,7 @@ def test_the_figures_are_fields_only_for_handlers_that_keep_fields() -> None:
         handler.setFormatter(formatter)
         logger = logging.Logger("events", logging.INFO)
         logger.addHandler(handler)
-        LogObserver(logger).progress(Counters(read=10, delivered=7))
+        LogObserver(logger).progress(Run(read=10, delivered=7).after(1))
         lines.append(json.loads(stream.getvalue()))
     plain, rich = lines
     assert list(plain) == ["event"]

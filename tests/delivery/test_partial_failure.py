@@ -166,7 +166,7 @@ def test_commands_that_never_get_a_result_use_up_the_budget() -> None:
     odd = OddBloomreach(lambda commands, _: good(commands)[:-2])
     policy = RetryPolicy(budget_seconds=0.5, base_seconds=0.05, cap_seconds=0.05)
     with odd_server(odd) as server:
-        job = delivery(odd.vendor(server.url), batch_size=10, policy=policy)
+        job = delivery(odd.vendor(server.url), batch_size=10, retry_policy=policy)
         with pytest.raises(VendorUnavailable, match="without a result") as caught:
             job.run(records(events("bloomreach", 9)))
     report = caught.value.report

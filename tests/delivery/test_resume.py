@@ -41,7 +41,7 @@ from airflow_provider_events.exceptions import (
     TooManyRejected,
 )
 from airflow_provider_events.http.contract import TransportError
-from tests.delivery.harness import SENT_AT, FakeTransport, PlainWire, Silent, said
+from tests.delivery.harness import SENT_AT, FakeTransport, PlainWire, said
 from tests.reliability.clock import simulate
 
 PATIENT = RetryPolicy(budget_seconds=1e9, max_wait_seconds=1e9)
@@ -73,6 +73,10 @@ class Rows:
     def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
         """See `Source.keys`."""
         return [record.data["key"] if record.data else None for record in records] if self.keyed else None
+
+    def count(self, limit: int) -> int:
+        """See `Source.count`."""
+        return min(len(self.kinds), limit)
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """See `Source.records`."""
@@ -213,13 +217,12 @@ def attempt(
         "plain",
         DeliveryOptions(**given),
         Limits(batch_size, 3),
-        None,
         SENT_AT,
         fingerprint,
-        PATIENT,
+        retry_policy=PATIENT,
     )
     file = DeadLetterFile(File(world)) if dead_letters else None
-    delivery = Delivery(PlainWire(), lambda: FakeTransport(answer), plan, Silent(), file, world)
+    delivery = Delivery(PlainWire(), lambda: FakeTransport(answer), plan, (), file, world)
     try:
         return delivery.run(source)
     except TooManyRejected as error:  # nothing but rejected ones, which is an end as well
@@ -520,8 +523,8 @@ class Broken:
 
 
 def with_store(store: Any, kinds: dict[Any, str], world: World, **options: Any) -> DeliveryReport:
-    plan = Plan("plain", DeliveryOptions(**options), Limits(2, 2), None, SENT_AT, "f", PATIENT)
-    return Delivery(PlainWire(), lambda: FakeTransport(world.answer), plan, Silent(), None, store).run(Rows(kinds))
+    plan = Plan("plain", DeliveryOptions(**options), Limits(2, 2), SENT_AT, "f", retry_policy=PATIENT)
+    return Delivery(PlainWire(), lambda: FakeTransport(world.answer), plan, (), None, store).run(Rows(kinds))
 
 
 @pytest.fixture
@@ -599,9 +602,9 @@ def test_a_full_disk_fails_the_try_and_the_next_one_has_every_rejected_row() -> 
     kinds = {n: "faulty" if n % 5 == 0 else "good" for n in range(1, 400)}
     world = World({str(key): "good" for key in kinds})
     world.tries = 1
-    plan = Plan("plain", DeliveryOptions(max_rejected=1000), Limits(5, 3), None, SENT_AT, "f", PATIENT)
+    plan = Plan("plain", DeliveryOptions(max_rejected=1000), Limits(5, 3), SENT_AT, "f", retry_policy=PATIENT)
     delivery = Delivery(
-        PlainWire(), lambda: FakeTransport(world.answer), plan, Silent(), DeadLetterFile(FullDisk(world)), world
+        PlainWire(), lambda: FakeTransport(world.answer), plan, (), DeadLetterFile(FullDisk(world)), world
     )
     with pytest.raises(RejectedNotWritten):
         delivery.run(Rows(kinds))
@@ -639,6 +642,9 @@ class RowsLeft:
 
     def keys(self, records: Sequence[Record]) -> None:
         """There are none."""
+
+    def count(self, limit: int) -> None:
+        """It is not known."""
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
         """Those that are left."""

@@ -70,7 +70,7 @@ def test_the_counts_are_those_of_the_report() -> None:
     shown = {code(name)[0]: meaning for name, meaning in rows(section("delivery", "Every event is accounted for"))}
     documented = re.findall(r":param (\w+): (.+?)\.?(?=\n:|$)", inspect.getdoc(DeliveryReport) or "", re.DOTALL)
     assert shown == {name: " ".join(meaning.split()) for name, meaning in documented if name != "vendor"}
-    assert {*shown, "vendor"} == set(DeliveryReport.__dataclass_fields__)
+    assert {*shown, "vendor", "version"} == set(DeliveryReport.__dataclass_fields__)
     receipt = section("delivery", "Every event is accounted for").rpartition("returns its receipt:")[2]
     assert set(code(receipt)) == set(Receipt.__dataclass_fields__)
 

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from airflow_provider_events.delivery import deferred
 from airflow_provider_events.exceptions import ConfigurationError, InvalidEvent, MappingError
+from airflow_provider_events.hooks import ensuring
 from airflow_provider_events.operators.entries import UpsertEntryOperator, split_by_entry
 from airflow_provider_events.sandbox import Sandbox
 from airflow_provider_events.transfers.sql_to_entries import SqlToEntriesOperator
 from tests.conftest import IDENTITY_KEYS
+from tests.delivery.harness import odd_server
 from tests.entries.vendors import VENDORS, add, connection, identity
 
 pytestmark = pytest.mark.airflow
@@ -199,6 +203,64 @@ def test_a_single_event_can_ensure_its_entry(vendors: Sandbox, run_dag: Any) -> 
     assert run_dag(dag("ensured_one", tasks), "ensured_one").states == {"track": "success"}
     assert [r.method for r in vendors.requests("vibetrace")] == ["PUT", "POST"]
     assert json.loads(vendors.requests("vibetrace")[0].body or b"") == {}
+
+
+class Slow:
+    """A vendor that takes upserts at once, and sees the user at the third event."""
+
+    def __init__(self, misses: int = 2) -> None:
+        self.misses = misses
+        self.requests: list[str] = []
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """As documented."""
+        self.requests.append(request.method)
+        if request.method == "PUT":
+            return web.json_response({"results": {"message": "User updated", "email": "ada@example.com"}})
+        if self.requests.count("POST") <= self.misses:
+            missing = {"message": "User not found", "description": "There is no such user"}
+            return web.json_response({"errors": [missing]}, status=404)
+        return web.json_response({"results": {"message": "Event created"}})
+
+
+SENDING = {
+    "one": 'SendEventOperator(task_id="track", conn_id="slow", name="paid", identity={"email": "ada@example.com"}, %s)',
+    "many": (
+        'SendEventsOperator(task_id="track", conn_id="slow", %s,'
+        ' events=[{"name": "paid", "identity": {"email": "ada@example.com"}, "id": "1"}])'
+    ),
+    "skip": (
+        'SendEventsOperator(task_id="track", conn_id="slow", on_missing_entry="skip", %s,'
+        ' events=[{"name": "paid", "identity": {"email": "ada@example.com"}, "id": "1"}])'
+    ),
+    "fail": (
+        'SendEventsOperator(task_id="track", conn_id="slow", on_missing_entry="fail", ordering="identity", %s,'
+        ' events=[{"name": "paid", "identity": {"email": "ada@example.com"}, "id": "1"}])'
+    ),
+}
+
+
+@pytest.mark.parametrize("sending", SENDING)
+@pytest.mark.parametrize("ends", ["seen", "never seen", "not ensured"])
+def test_an_entry_made_just_before_may_be_seen_a_little_later(
+    sending: str, ends: str, run_dag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deferred, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(ensuring, "ENTRY_DELAY_SECONDS", 30.0 if ends == "seen" else 0.3)
+    vendor = Slow(2 if ends == "seen" else 1000)
+    tasks = SENDING[sending] % ("retries=0" if ends == "not ensured" else "ensure_entry=True, retries=0")
+    with odd_server(vendor.answer) as server:
+        known = {"conn_type": "vibetrace", "host": server.url, "password": "vt"}
+        monkeypatch.setenv("AIRFLOW_CONN_SLOW", json.dumps(known))
+        dag_id = f"slow_{sending}_{ends.replace(' ', '_')}"
+        states = run_dag(dag(dag_id, tasks), dag_id).states
+    assert states == {"track": "success" if ends == "seen" or sending == "skip" else "failed"}
+    if ends == "seen":
+        assert vendor.requests == ["PUT", "POST", "POST", "POST"]
+    elif ends == "never seen":
+        assert vendor.requests.count("POST") in range(3, 6)
+    else:
+        assert vendor.requests == ["POST"]
 
 
 def test_a_dry_run_ensures_nothing(vendors: Sandbox, run_dag: Any) -> None:

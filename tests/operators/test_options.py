@@ -22,6 +22,7 @@ GIVEN: dict[str, Any] = {
     "on_missing_entry": "wait",
     "missing_entry_timeout": 5.0,
     "max_rejected": 0.5,
+    "max_rows": 7,
     "batch_size": 3,
     "max_in_flight": 2,
     "requests_per_minute": 10.0,

@@ -147,9 +147,9 @@ SQL = {"sql": "select 1", "sql_conn_id": "people"}
         (SendEventsOperator, {"dry_run": 1}, "dry_run has to be true or false"),
         (SendEventsOperator, {"mapping": {"name": "a"}}, "mapping: identity"),
         (FilterByEntryOperator, {"events": [], "mapping": {"name": "a"}}, "mapping: identity"),
-        (UpsertEntryOperator, {"entries": [], "mapping": {"columns": "a"}}, "mapping: 'columns' is none of"),
+        (UpsertEntryOperator, {"entries": [], "mapping": {"columns": "a"}}, "mapping: 'columns' is not one of"),
         (SqlToEventsOperator, {**SQL, "mapping": {"name": "a"}}, "mapping: identity"),
-        (SqlToEntriesOperator, {**SQL, "mapping": {"columns": "a"}}, "mapping: 'columns' is none of"),
+        (SqlToEntriesOperator, {**SQL, "mapping": {"columns": "a"}}, "mapping: 'columns' is not one of"),
     ],
 )
 def test_what_is_no_template_is_checked_at_dag_parse(operator: Any, options: dict[str, Any], error: str) -> None:

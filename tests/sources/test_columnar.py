@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
+from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -16,12 +18,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_events.contract import Codec
+from airflow_provider_events.contract import BulkRecords, Codec
 from airflow_provider_events.delivery.encoding import prepare
 from airflow_provider_events.events import Record, Rejection
+from airflow_provider_events.exceptions import MappingError
 from airflow_provider_events.sources.columnar import BulkEncoder
+from airflow_provider_events.sources.jsonl import LineRecords
 from airflow_provider_events.sources.mapping import EventMapping
-from airflow_provider_events.sources.rows import MappedRows
+from airflow_provider_events.sources.rows import EventRecords, MappedRows, Mappers
 from airflow_provider_events.vendors.base import registry
 from tests.vendors.wires import T, examples, vendor
 
@@ -330,6 +334,81 @@ def test_a_column_may_be_several_things_at_once(conn_type: str, options: dict[st
     for first in rows:
         chunks = [[first] * 20, *([row] * 20 for row in rows), rows * 10]
         assert not differences(conn_type, all_options, columns, chunks)
+
+
+# -- dictionaries and lines of a file, too -----------------------------------------------------------------------------
+
+
+def of_dictionaries(options: dict[str, Any], rows: Sequence[Any], one_by_one: bool) -> list[Sequence[Record]]:
+    """Records of rows in Python; or why the first one fits no mapping."""
+    source = EventRecords(rows, options)
+    if one_by_one:
+        record = Mappers(EventMapping.of(options)).record
+        return [[record(n, row) for n, row in enumerate(rows, start=1)]]
+    return list(source.records())
+
+
+def outcome(conn_type: str, options: dict[str, Any], rows: Sequence[Any], one_by_one: bool) -> list[Any]:
+    """Each row's bytes or rejection; or the error of the first one."""
+    try:
+        return prepared(of_dictionaries(options, rows, one_by_one), codec_of(conn_type))
+    except MappingError as error:
+        return [str(error)]
+
+
+@every_codec
+@examples(40)
+@given(data=st.data())
+def test_dictionaries_together_are_the_same_as_one_by_one(conn_type: str, data: st.DataObject) -> None:
+    options, table = data.draw(mappings(conn_type)), data.draw(tables())
+    rows: list[Any] = [dict(zip(COLUMNS, row, strict=True)) for chunk in table for row in chunk]
+    if data.draw(st.booleans()):
+        rows += [{"b": "ada@example.com", "a": "order_placed"}, 7, {1: 2}, {}, None]
+    assert outcome(conn_type, options, rows, False) == outcome(conn_type, options, rows, True)
+
+
+def test_dictionaries_of_the_same_columns_need_no_events() -> None:
+    good: dict[str, Any] = {"who": "ada", "at": T, "total": 1.5, "tags": ["a"], "gone": None}
+    others = [{**good, "who": 7}, {**good, "total": math.nan}, {**good, "more": 1}]
+    options = {"name": "order_placed", "identity": {"registered": "who"}, "timestamp": "at"}
+    source = EventRecords([*[good] * 498, *others[:2], *[good] * 500, *others, *[good] * 5], options)
+    chunks = list(source.records())
+    assert [isinstance(chunk, BulkRecords) for chunk in chunks] == [True, True, False]
+    assert [chunk[0].row for chunk in chunks] == [1, 501, 1001]
+    codec = codec_of("bloomreach")
+    assert all(None not in chunk.encoded(codec, SENT_AT) for chunk in chunks if isinstance(chunk, BulkRecords))
+
+
+@pytest.mark.parametrize(
+    ("odd", "together"),
+    [
+        ("", True),
+        ("\ufeff", True),
+        ("no JSON", False),
+        ("[1]", False),
+        ('{"who": "bob"}', False),
+        ('{"version": 1, "vendor": "bloomreach", "event": null, "data": {"who": "bob"}}', False),
+    ],
+)
+def test_lines_of_the_same_columns_need_no_events(odd: str, together: bool, tmp_path: Path) -> None:
+    line = json.dumps({"who": "ada", "total": 1.5, "number": 2**70})
+    path, last = tmp_path / "rows.jsonl", 6
+    path.write_text("\n".join([line, line, odd + line if odd in ("", "\ufeff") else odd, line, line, line]))
+    mapping = EventMapping.of({"name": "order_placed", "identity": {"registered": "who"}, "properties": ["total"]})
+    [chunk] = LineRecords(str(path), "bloomreach", mapping).records()
+    assert isinstance(chunk, BulkRecords) is together
+    assert [record.row for record in chunk] == list(range(1, last + 1))
+    bodies = [made for _, made in prepared([chunk], codec_of("bloomreach")) if isinstance(made, bytes)]
+    assert bodies == [made for _, made in prepared([list(chunk)], codec_of("bloomreach")) if isinstance(made, bytes)]
+    assert len(bodies) >= last - 1
+
+
+def test_lines_with_gaps_keep_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"who": "ada"}\n\n{"who": "bob"}\n\n')
+    mapping = EventMapping.of({"name": "order_placed", "identity": {"registered": "who"}})
+    [chunk] = LineRecords(str(path), "bloomreach", mapping).records()
+    assert [record.row for record in chunk] == [1, 3]
 
 
 # -- and the hot one is taken ------------------------------------------------------------------------------------------
