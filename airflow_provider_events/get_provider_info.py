@@ -1,6 +1,6 @@
 """What Airflow reads of this provider. A literal that imports nothing: one bad key here would stop all of Airflow.
 
-The connection types repeat what the vendors' classes say of their forms; a test compares the two.
+`scripts/generate_provider_info.py` writes integrations and connection types, as the vendors' classes say them.
 """
 
 
@@ -178,16 +178,11 @@ def get_provider_info() -> dict[str, object]:
                     "existence_check": {
                         "label": "Existence check",
                         "description": "portability: look users up by registering a GDPR portability request",
-                        "schema": {
-                            "type": ["string", "null"],
-                            "enum": ["none", "portability"],
-                            "default": "none",
-                        },
+                        "schema": {"type": ["string", "null"], "enum": ["none", "portability"], "default": "none"},
                     },
                     "allow_system_events": {
                         "label": "Allow system events",
-                        "description": "Send events that are named like WebEngage's own, such as email_open, "
-                        "instead of rejecting them",
+                        "description": "Send events that are named like WebEngage's own, such as email_open, instead of rejecting them",
                         "schema": {"type": ["boolean", "null"], "default": False},
                     },
                     "requests_per_minute": {
@@ -254,9 +249,7 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "lookup_event_type": {
                         "label": "Look-up event type",
-                        "description": (
-                            "Look customers up by one event of this type (needs Events > Get); blank: by export"
-                        ),
+                        "description": "Look customers up by one event of this type (needs Events > Get); blank: by export",
                         "schema": {"type": ["string", "null"]},
                     },
                     "requests_per_minute": {

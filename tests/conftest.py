@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +33,24 @@ os.environ.update(
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(HOME / "logs"),
     }
 )
+
+FIFTH_VENDOR = Path(__file__).parent / "fifth_vendor"
+
+
+def _install(project: Path) -> None:
+    """As an editable install does, for this process alone: a path to the code, and metadata with the entry points."""
+    about = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    name = about["name"].replace("-", "_")
+    metadata = HOME / "site" / f"{name}-{about['version']}.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n")
+    groups = about["entry-points"].items()
+    lines = [line for group, points in groups for line in (f"[{group}]", *(f"{n} = {p}" for n, p in points.items()))]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    sys.path += [str(project), str(metadata.parent)]
+
+
+_install(FIFTH_VENDOR)
 
 pytest_plugins = ["airflow_provider_events.sandbox.pytest_plugin", "tests.servers"]
 

@@ -80,7 +80,7 @@ CALLED = {
     "transfers.sql_to_entries.SqlToEntriesOperator": f"* {FROM_SQL} {DELIVERY[2:]}",
     "sensors.entry.EntryExistsSensor": "* conn_id identity=None identities=None require='all' deferrable=False "
     "checkpoint_path=None",
-    "sandbox.Sandbox": "* host='127.0.0.1' port=0 allowed_hosts=() quotas=True keep_bodies=True clock=None",
+    "sandbox.Sandbox": "* host='127.0.0.1' port=0 allowed_hosts=() quotas=True keep_bodies=True clock=None vendors=()",
 }
 HOOK_METHODS = {
     "aentry_exists": "identity",

@@ -9,9 +9,27 @@ from airflow_provider_events.vendors.base import ExtraField, Vendor
 if TYPE_CHECKING:
     from airflow_provider_events.hooks.base import EventsHook
 
-__all__ = ["conn_fields", "field_behaviour", "get_connection_form_widgets", "get_ui_field_behaviour"]
+__all__ = [
+    "conn_fields",
+    "connection_type",
+    "field_behaviour",
+    "get_connection_form_widgets",
+    "get_ui_field_behaviour",
+]
 
 _STANDARD = ("host", "schema", "login", "password", "port")
+
+
+def connection_type(hook: type[EventsHook]) -> dict[str, Any]:
+    """The entry of a hook among the `connection-types` of its package's provider info."""
+    vendor = hook.vendor_class
+    return {
+        "connection-type": vendor.conn_type,
+        "hook-class-name": f"{hook.__module__}.{hook.__name__}",
+        "hook-name": vendor.label,
+        "ui-field-behaviour": field_behaviour(vendor),
+        "conn-fields": conn_fields(vendor),
+    }
 
 
 def field_behaviour(vendor: type[Vendor]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     import uvicorn
 
+    from airflow_provider_events.sandbox.api import VendorApi
     from airflow_provider_events.sandbox.faults import Fault, FaultKind
     from airflow_provider_events.sandbox.state import Outcome, SandboxEvent, SandboxRequest
     from airflow_provider_events.sandbox.vendors import Vendors
@@ -46,6 +47,7 @@ class Sandbox:
         quotas: bool | Mapping[str, int] = True,
         keep_bodies: bool = True,
         clock: Callable[[], float] | None = None,
+        vendors: Sequence[type[VendorApi]] = (),
     ) -> None:
         """Prepare a sandbox.
 
@@ -56,9 +58,11 @@ class Sandbox:
         request bodies (default `True`).
         `clock`: seconds since the epoch, `time.time` by default; a clock of your own moves quota windows,
         de-duplication windows and late entries without waiting.
+        `vendors`: those of other packages (`airflow_provider_events.sandbox.api.VendorApi`), beside the four.
         """
         self._address = (host, port)
         self._allowed_hosts = tuple(allowed_hosts)
+        self._others = tuple(vendors)
         self._options: dict[str, Any] = {"quotas": quotas, "keep_bodies": keep_bodies}
         if clock is not None:
             self._options["clock"] = clock
@@ -108,7 +112,7 @@ class Sandbox:
         from airflow_provider_events.sandbox.state import Settings
         from airflow_provider_events.sandbox.vendors import Vendors
 
-        return Vendors(Hosts(self._address[0], self._allowed_hosts), Settings(**self._options))
+        return Vendors(Hosts(self._address[0], self._allowed_hosts), Settings(**self._options), self._others)
 
     @cached_property
     def port(self) -> int:

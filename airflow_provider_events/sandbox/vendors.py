@@ -23,15 +23,17 @@ VENDORS: Sequence[type[VendorApi]] = (Embeddables, Vibetrace, WebEngage, Bloomre
 class Vendors:
     """All vendors, at one address."""
 
-    def __init__(self, hosts: Hosts, settings: Settings | None = None) -> None:
-        """Start empty. `hosts`: what they answer to. `settings`: quotas on, bodies kept, by default."""
+    def __init__(self, hosts: Hosts, settings: Settings | None = None, others: Sequence[type[VendorApi]] = ()) -> None:
+        """Start empty. `hosts`: what they answer to. `settings`: quotas on, bodies kept, by default. `others`: beside
+        the known ones."""
+        self._kinds = (*VENDORS, *others)
         self.hosts = hosts
         self.settings = settings or Settings()
         self.reset()
 
     def reset(self) -> None:
         """Forget events, requests, entries, faults, quota windows and counters."""
-        self.apis: dict[str, VendorApi] = {vendor.name: vendor(self.settings) for vendor in VENDORS}
+        self.apis: dict[str, VendorApi] = {vendor.name: vendor(self.settings) for vendor in self._kinds}
         self.faults = FaultBook()
         self.numbers = count(1)
         by_prefix = [(prefix, api) for api in self.apis.values() for prefix in api.prefixes]

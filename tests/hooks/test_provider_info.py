@@ -17,8 +17,8 @@ import pytest
 import airflow_provider_events
 from airflow_provider_events.get_provider_info import get_provider_info
 from airflow_provider_events.hooks.base import EventsHook
-from airflow_provider_events.hooks.form import conn_fields, field_behaviour
 from airflow_provider_events.vendors.base import registry
+from scripts import generate_provider_info as generator
 from tests.delivery.harness import VENDORS
 
 PACKAGE = "airflow-provider-events"
@@ -65,12 +65,20 @@ def test_it_knows_every_vendor_and_no_other() -> None:
     assert set(registry()) == set(VENDORS)
 
 
-@pytest.mark.parametrize("vendor", VENDORS)
-def test_the_connection_form_is_the_vendors_own_declaration(vendor: str) -> None:
-    declared, vendor_class = connection_type(vendor), registry()[vendor]
-    assert declared["conn-fields"] == conn_fields(vendor_class)
-    assert declared["ui-field-behaviour"] == field_behaviour(vendor_class)
-    assert declared["hook-name"] == vendor_class.label
+@pytest.mark.parametrize("section", ["integrations", "connection-types"])
+def test_it_says_what_the_vendors_say(section: str) -> None:
+    assert info()[section] == generator.sections()[section]
+    assert [entry["connection-type"] for entry in generator.sections()["connection-types"]] == VENDORS
+
+
+def test_the_command_writes_what_has_changed_and_nothing_else() -> None:
+    source, said = generator.MODULE.read_text(), generator.sections()
+    said["integrations"] = [{"integration-name": "Other"}]
+    said["connection-types"][0]["hook-name"] = "Another"
+    written: dict[str, Any] = {}
+    exec(generator.replaced(source, said), written)
+    assert written["get_provider_info"]() == {**info(), **said}
+    assert generator.main(["--check"]) == 0
 
 
 @pytest.mark.parametrize("vendor", VENDORS)

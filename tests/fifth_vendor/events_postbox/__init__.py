@@ -1,0 +1,1 @@
+"""Postbox, a vendor that does not exist, for `airflow-provider-events`."""
