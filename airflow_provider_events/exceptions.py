@@ -16,6 +16,7 @@
         │   └── EndpointRefused     no   URL, certificate or proxy is wrong: what answers is not the vendor
         ├── EventRejected           no   a single event was rejected
         ├── TooManyRejected         no   more events were rejected than `max_rejected` allows
+        ├── CanaryFailed            no   of the first events too many were rejected; the others were not sent
         ├── EntryMissing            yes  the customer's entry does not exist (yet)
         ├── VendorUnavailable       yes  no usable answer within the retry budget
         │   └── UnknownAnswer       no   a success in an unknown form: repeating it may store it twice
@@ -34,6 +35,7 @@ from airflow_provider_events.reports import DeliveryReport
 from airflow_provider_events.shown import TEXT_LENGTH, shown, shown_path
 
 __all__ = [
+    "CanaryFailed",
     "ConfigurationError",
     "CredentialsRefused",
     "CursorError",
@@ -202,6 +204,12 @@ class EventRejected(DeliveryError):
 
 class TooManyRejected(DeliveryError):
     """Everything deliverable was delivered, yet more events were rejected than allowed."""
+
+    retryable = False
+
+
+class CanaryFailed(DeliveryError):
+    """Of the events that went first more were rejected than `canary_max_rejected` allows; the others were not sent."""
 
     retryable = False
 

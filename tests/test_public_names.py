@@ -43,14 +43,14 @@ IMPORTED = {
 # Parameters in their order, a default where it is a plain value; behind a * they are passed by name.
 DELIVERY = (
     "* conn_id on_missing_entry='reject' missing_entry_timeout=900.0 max_rejected=0 rejected_path=None "
-    "max_rows=None max_growth=None batch_size=None "
+    "max_rows=None max_growth=None canary=None canary_max_rejected=0 batch_size=None "
     "max_in_flight=None requests_per_minute=None ordering='none' on_source_changed='restart' "
     "resume_after_clear='unfinished' checkpoint_path=None on_empty='succeed' hook_params=None dry_run=False"
 )
 EVENTS = f"{DELIVERY[2:]} ensure_entry=False"
 HOOK_OPTIONS = (
-    "on_missing_entry='reject' missing_entry_timeout=900.0 max_rejected=0 max_rows=None "
-    "batch_size=None max_in_flight=None "
+    "on_missing_entry='reject' missing_entry_timeout=900.0 max_rejected=0 max_rows=None canary=None "
+    "canary_max_rejected=0 batch_size=None max_in_flight=None "
     "requests_per_minute=None ordering='none' on_source_changed='restart' dry_run=False"
 )
 FROM_SQL = (
@@ -128,6 +128,7 @@ ERRORS = {
     "CredentialsRefused": ("DeliveryError", False),
     "EndpointRefused": ("CredentialsRefused", False),
     "EventRejected": ("DeliveryError", False),
+    "CanaryFailed": ("DeliveryError", False),
     "TooManyRejected": ("DeliveryError", False),
     "EntryMissing": ("DeliveryError", True),
     "VendorUnavailable": ("DeliveryError", True),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -97,6 +98,8 @@ class Prefetcher:
     """Reads and slices chunks on one thread of its own, one chunk ahead of what is used, and accounts for the rows.
 
     The thread sees the context variables of whoever made the reader.
+
+    :ivar until: number of the last row that is handed out; those behind it are kept until that is raised.
     """
 
     def __init__(self, slicer: Slicer, ledger: Ledger) -> None:
@@ -109,11 +112,20 @@ class Prefetcher:
         self._ahead: asyncio.Future[list[Taken] | None] | None = None
         self._exhausted = False
         self._error: Exception | None = None
+        self.until = sys.maxsize
+
+    @property
+    def more_behind(self) -> bool:
+        """Whether rows are kept, for they are behind `until`."""
+        if not self._ready:
+            return False
+        rows, taken = self._ready[0]
+        return not taken.group and rows.rows[0] > self.until
 
     def ready(self) -> Taken | None:
         """The next rows and their slice, of which those that are no events are settled by that; None where `more` has
         to be waited for."""
-        if not self._ready:
+        if not self._ready or self.more_behind:
             return None
         rows, taken = self._ready.popleft()
         if not taken.group:
@@ -125,7 +137,9 @@ class Prefetcher:
         return rows, taken
 
     async def more(self) -> bool:
-        """Wait until rows are ready; False at the end. Whoever waits may be cancelled: no row is lost by it.
+        """Wait until rows are ready; False at the end, or behind `until`.
+
+        Whoever waits may be cancelled: no row is lost by it.
 
         :raises Exception: what the source raised, once all rows before it have been taken.
         """
@@ -137,7 +151,7 @@ class Prefetcher:
             async with self._turn:
                 if not self._ready and not self._exhausted:
                     await self._refill()
-        return True
+        return not self.more_behind
 
     async def _refill(self) -> None:
         self._ahead = self._ahead or self._read()

@@ -6,6 +6,7 @@ The engine is told how to write requests and how to read answers (`Codec`); it k
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import groupby
@@ -64,8 +65,10 @@ class Engine:
         rate_limiter: RateLimiter,
         policy: RetryPolicy,
         redactor: Redactor | None = None,
+        canary: int = 0,
     ) -> None:
         self._codec = codec
+        self._canary = canary
         self._ledger = ledger
         self._limits = limits
         self._options = options
@@ -79,9 +82,7 @@ class Engine:
         self._hold_seconds = options.missing_entry_timeout if waits else limits.entry_delay_seconds
         self._in_order = options.ordering == "identity"
         self._spill = Spill()
-        count, slots = (limits.max_in_flight, 1) if self._in_order else (1, limits.max_in_flight)
-        queues = [DeferredQueue(self._hold_seconds, self._spill, in_order=self._in_order) for _ in range(count)]
-        self._lanes = [Lane(queue, slots) for queue in queues]
+        self._lanes: list[Lane] = []
         self._readings = [partial(codec.read, count=count) for count in range(limits.batch_size + 1)]
 
     def stop(self) -> None:
@@ -103,12 +104,36 @@ class Engine:
         :raises Exception: what the source raised, after all rows before it were delivered.
         """
         limits = self._limits
-        slicer = Slicer(chunks, limits, self._codec)
+        slicer = Slicer(chunks, limits, self._codec, self._canary)
         reader = Prefetcher(slicer, self._ledger)
         feed: Feed = ContiguousFeed(reader, limits.batch_size)
         if self._in_order:
             feed = IdentityLanes(reader, slicer, limits)
-        readers = [asyncio.create_task(self._work(partial(self._rows, feed, n))) for n in range(limits.max_in_flight)]
+        try:
+            if self._canary:
+                reader.until = self._canary
+                await self._run_part(feed)
+                if reader.more_behind and self._failure is None and self._ledger.offsets.position() <= self._canary:
+                    self._options.check_canary(self._ledger.report())
+                reader.until = sys.maxsize
+            if self._failure is None and self._unreadable is None:
+                await self._run_part(feed)
+        finally:
+            self._spill.close()
+            try:
+                await reader.close(limits.drain_seconds)
+            except Exception as error:  # whatever a driver raises; it must not hide why the delivery ended
+                self.fail(error)
+        if isinstance(self._failure, UnknownAnswer):
+            self._failure.args = (f"{self._failure}: {_rows(self._doubtful)}",)
+        if (failure := self._failure or self._unreadable) is not None:
+            raise failure
+
+    async def _run_part(self, feed: Feed) -> None:
+        """Deliver what the feed gives, until every row of it has an outcome."""
+        self._lanes = self._open_lanes()
+        count = self._limits.max_in_flight
+        readers = [asyncio.create_task(self._work(partial(self._rows, feed, n))) for n in range(count)]
         waiting = [lane for lane in self._lanes for _ in range(lane.slots)] if self._hold_seconds else []
         retriers = [asyncio.create_task(self._work(partial(self._deferred, lane))) for lane in waiting]
         workers = readers + retriers
@@ -121,15 +146,12 @@ class Engine:
             for worker in workers:
                 if not worker.cancelled() and (error := worker.exception()) is not None:  # no `Exception`
                     self.fail(error)
-            self._spill.close()
-            try:
-                await reader.close(limits.drain_seconds)
-            except Exception as error:  # whatever a driver raises; it must not hide why the delivery ended
-                self.fail(error)
-        if isinstance(self._failure, UnknownAnswer):
-            self._failure.args = (f"{self._failure}: {_rows(self._doubtful)}",)
-        if (failure := self._failure or self._unreadable) is not None:
-            raise failure
+
+    def _open_lanes(self) -> list[Lane]:
+        in_flight = self._limits.max_in_flight
+        count, slots = (in_flight, 1) if self._in_order else (1, in_flight)
+        queues = [DeferredQueue(self._hold_seconds, self._spill, in_order=self._in_order) for _ in range(count)]
+        return [Lane(queue, slots) for queue in queues]
 
     async def _until_done(self, readers: list[asyncio.Task[None]], retriers: list[asyncio.Task[None]]) -> None:
         """Until all workers have ended, or a stop's time for draining is over."""

@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from math import ceil
 
 from airflow_provider_events.contract import Codec
 from airflow_provider_events.delivery.accounts import Ledger
@@ -31,6 +32,7 @@ from airflow_provider_events.delivery.row_limits import RowLimit, check_row_coun
 from airflow_provider_events.delivery.runtime import few_collections, on_own_loop
 from airflow_provider_events.events import DeliveryReport
 from airflow_provider_events.exceptions import (
+    ConfigurationError,
     CursorNotMoved,
     DeliveryInterrupted,
     EventsError,
@@ -45,6 +47,7 @@ log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
 MAX_SHOWN_BYTES = 4000
+MOST_ROWS = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,9 @@ class Delivery:
                     self._dead_letters.adopt(start)
                 if start is not None and source.cursor is not None:
                     start = start.without_open()
+                canary = self._canary(source)
                 with few_collections():
-                    on_own_loop(lambda: self._deliver(source, start), self.stop)
+                    on_own_loop(lambda: self._deliver(source, start, canary), self.stop)
             failed = False
             report = self._ended = self._ledger.report()
             if report.unsent and not options.dry_run:
@@ -155,7 +159,7 @@ class Delivery:
         if loop is not None and engine is not None and not loop.is_closed():
             loop.call_soon_threadsafe(engine.stop)
 
-    async def _deliver(self, source: Source, start: Checkpoint | None) -> None:
+    async def _deliver(self, source: Source, start: Checkpoint | None, canary: int) -> None:
         plan, ledger = self._plan, self._ledger
         sent_at = start.sent_at if start else plan.sent_at
         ledger.reset(start)
@@ -184,6 +188,7 @@ class Delivery:
                 rate_limiter=plan.rate_limiter,
                 policy=plan.retry_policy,
                 redactor=plan.redactor,
+                canary=canary,
             )
             self._loop = asyncio.get_running_loop()
             if self._stopped.is_set():
@@ -208,6 +213,22 @@ class Delivery:
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             self._observers.progress(meter.read(self._ledger.counters))
+
+    def _canary(self, source: Source) -> int:
+        """Number of the last row of those that go first; 0 without any.
+
+        :raises ConfigurationError: it is a share of rows that cannot be counted.
+        """
+        canary = self._plan.options.canary
+        if isinstance(canary, float):
+            total = source.count(MOST_ROWS)
+            if total is None:
+                raise ConfigurationError(
+                    "canary: a share needs a source that can be counted before it is read: a list, a file or a query; "
+                    "give a number of rows"
+                )
+            canary = ceil(canary * total)
+        return canary or 0
 
     async def _save_last(self, checkpoint_writer: CheckpointWriter, completed: bool, has_cursor: bool) -> None:
         """The checkpoint at the end, the rejected rows, and the source's cursor."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, TypedDict, get_args
 
 from airflow_provider_events.events import DeliveryReport
-from airflow_provider_events.exceptions import ConfigurationError, TooManyRejected
+from airflow_provider_events.exceptions import CanaryFailed, ConfigurationError, TooManyRejected
 from airflow_provider_events.shown import did_you_mean
 
 __all__ = ["DeliveryKeywords", "DeliveryOptions", "Limits", "MissingEntryPolicy", "Ordering", "SourceChangedPolicy"]
@@ -30,6 +30,10 @@ class DeliveryOptions:
     :param max_rejected: how many events (int) or what share of those read (float below 1) may be rejected.
     :param max_rows: how many rows a delivery may have: they are counted first, no further than needed, and where there
         are more nothing is sent. A generator cannot be counted.
+    :param canary: how many rows (int), or what share of all (float below 1), go first; the others only once each of
+        these has its outcome. A share needs a source that can be counted.
+    :param canary_max_rejected: how many (int) or what share (float below 1) of the canary may be rejected. If it is
+        more, the others are not sent.
     :param batch_size: events per request.
     :param max_in_flight: requests waiting for an answer at once.
     :param requests_per_minute: upper bound of the request rate.
@@ -45,6 +49,8 @@ class DeliveryOptions:
     missing_entry_timeout: float = 900.0
     max_rejected: int | float = 0
     max_rows: int | None = None
+    canary: int | float | None = None
+    canary_max_rejected: int | float = 0
     batch_size: int | None = None
     max_in_flight: int | None = None
     requests_per_minute: float | None = None
@@ -62,12 +68,18 @@ class DeliveryOptions:
                 raise ConfigurationError(
                     f"{name} has to be one of {', '.join(get_args(policy))}, not {getattr(self, name)!r}"
                 )
-        allowed = self.max_rejected
-        share = isinstance(allowed, float) and 0 <= allowed < 1
-        if not share and not (isinstance(allowed, int) and not isinstance(allowed, bool) and allowed >= 0):
-            raise ConfigurationError(f"max_rejected has to be a count (int) or a share (float < 1), not {allowed!r}")
-        for name in ("max_rows", "batch_size", "max_in_flight"):
+        for name in ("max_rejected", "canary_max_rejected", "canary"):
             value: Any = getattr(self, name)
+            share = isinstance(value, float) and 0 <= value < 1
+            count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            if not share and not count and not (name == "canary" and value is None):
+                raise ConfigurationError(f"{name} has to be a count (int) or a share (float < 1), not {value!r}")
+        if self.canary == 0:
+            raise ConfigurationError("canary has to be above 0; leave it out to send all rows at once")
+        if self.canary is None and self.canary_max_rejected:
+            raise ConfigurationError("canary_max_rejected needs canary: how many rows go first")
+        for name in ("max_rows", "batch_size", "max_in_flight"):
+            value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigurationError(f"{name} has to be a whole number of at least 1, not {value!r}")
         for name in ("requests_per_minute", "missing_entry_timeout"):
@@ -94,6 +106,20 @@ class DeliveryOptions:
                 raise ConfigurationError(f"{name} is no option; {did_you_mean(name, [*cls.names(), *others])}")
         return cls(**given)
 
+    def check_canary(self, report: DeliveryReport) -> None:
+        """Whether the accounts of the canary let the other rows go out.
+
+        :raises CanaryFailed: they do not.
+        """
+        allowed = self.canary_max_rejected
+        if report.rejected <= (allowed * report.read if isinstance(allowed, float) else allowed):
+            return
+        raise CanaryFailed(
+            f"{report.rejected} of the first {report.read} events were rejected (canary_max_rejected={allowed}), so "
+            f"the others were not sent: {_most_frequent(report)}",
+            report=report,
+        )
+
     def check_rejections(self, report: DeliveryReport) -> None:
         """Whether the accounts of a finished delivery are a success.
 
@@ -105,9 +131,15 @@ class DeliveryOptions:
         nothing_arrived = rejected and not self.dry_run and not report.delivered + report.resumed
         if rejected <= bound and not nothing_arrived:
             return
-        reasons = "; ".join(f"{count} x {reason}" for reason, count in list(report.reasons.items())[:3])
         limit = "none was delivered" if rejected <= bound else f"max_rejected={allowed}"
-        raise TooManyRejected(f"{rejected} of {report.read} events were rejected ({limit}): {reasons}", report=report)
+        raise TooManyRejected(
+            f"{rejected} of {report.read} events were rejected ({limit}): {_most_frequent(report)}", report=report
+        )
+
+
+def _most_frequent(report: DeliveryReport) -> str:
+    """The reasons of most rejections, in words."""
+    return "; ".join(f"{count} x {reason}" for reason, count in list(report.reasons.items())[:3])
 
 
 class DeliveryKeywords(TypedDict, total=False):
@@ -117,6 +149,8 @@ class DeliveryKeywords(TypedDict, total=False):
     missing_entry_timeout: float
     max_rejected: int | float
     max_rows: int | None
+    canary: int | float | None
+    canary_max_rejected: int | float
     batch_size: int | None
     max_in_flight: int | None
     requests_per_minute: float | None

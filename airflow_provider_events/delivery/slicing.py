@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Any, Protocol, TypeAlias
@@ -46,10 +47,13 @@ class Slicer:
     New rows are cut by themselves alone: the same rows make the same requests, however the source cuts its chunks.
     Those that an earlier try left open keep together as they were, in smaller parts where requests take less now; the
     parts have their slice in common.
+
+    :param canary: number of the last row of those that go first: no later one is taken together with them.
     """
 
-    def __init__(self, chunks: Chunks, limits: Limits, codec: Codec) -> None:
+    def __init__(self, chunks: Chunks, limits: Limits, codec: Codec, canary: int = 0) -> None:
         self._chunks = chunks
+        self._canary = canary
         self._singly = limits.batch_size == 1
         self._size = min(limits.max_in_flight, MAX_SINGLES) if self._singly else limits.batch_size
         self._max_bytes = sys.maxsize if self._singly else codec.max_request_bytes
@@ -64,12 +68,15 @@ class Slicer:
                 if chunk and chunk.rows[0] <= self._chunks.taken[0]:
                     yield self._taken_again(chunk)
                     continue
-                chunk = left + chunk if left else chunk
-                *parts, left = self._cut(chunk)
-                if left and (self._singly or len(left) >= MAX_ROWS):
-                    parts, left = [*parts, left], Chunk.of(())
-                if parts:
-                    yield list(map(self._taken, parts))
+                for some in self._by_canary(chunk):
+                    if left and left.rows[-1] <= self._canary < some.rows[0]:
+                        yield [self._taken(left)]
+                        left = Chunk.of(())
+                    *parts, left = self._cut(left + some if left else some)
+                    if left and (self._singly or len(left) >= MAX_ROWS):
+                        parts, left = [*parts, left], Chunk.of(())
+                    if parts:
+                        yield list(map(self._taken, parts))
         except Exception:
             if left:
                 yield [self._taken(left)]
@@ -83,6 +90,13 @@ class Slicer:
     def fitting(self, fragments: Sequence[bytes]) -> int:
         """How many of these events, from the first on, go into one request."""
         return next(iter(self._stops(fragments)), len(fragments))
+
+    def _by_canary(self, chunk: Chunk) -> list[Chunk]:
+        """The rows of the canary, and the others."""
+        if not chunk or not chunk.rows[0] <= self._canary < chunk.rows[-1]:
+            return [chunk]
+        at = bisect_right(chunk.rows, self._canary)
+        return [chunk.part(0, at), chunk.part(at, len(chunk))]
 
     def _cut(self, chunk: Chunk) -> list[Chunk]:
         """All parts of a chunk that are full, and what is left: perhaps nothing."""
