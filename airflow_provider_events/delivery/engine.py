@@ -187,7 +187,10 @@ class Engine:
         while not self._stopping.is_set():
             if (batch := feed.ready(worker) or await self._take(feed, worker)) is None:
                 return
-            async with lane.turns:
+            if self._hold_seconds:
+                async with lane.turns:
+                    await self._deliver(batch, lane.queue)
+            else:  # nobody takes turns
                 await self._deliver(batch, lane.queue)
 
     async def _deferred(self, lane: Lane) -> None:
