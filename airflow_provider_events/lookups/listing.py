@@ -3,6 +3,9 @@
 First down, from the latest update to the end of the window; then up, from where the way down began. An update moves an
 entry only upwards: past a reader on its way down, but towards one on its way up. A page is followed by the next one
 from the last time on it, that time included; the listing ends where no longer page brings anything beyond it.
+
+A page that is too long is asked for in smaller parts: of fewer entries, then of a shorter time. So an entry that is too
+long by itself is found out by its moment, and passed over.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ MAX_PAGE_SIZE = 6400
 # A page shorter than the API's own default length is no full one, where nothing else is listed.
 DEFAULT_LENGTH = 10
 TOO_LONG = "too_long"
+TOGETHER = f"those of one moment are longer than {MAX_ANSWER_BYTES} bytes together"
+FEWEST = 2  # the last entry of the page before, and another one
+FUTURE = timedelta(days=3650)  # no entry is dated later than that
 # Entries whose update was stored late, below the newest time already seen, are caught by reading this far back.
 OVERLAP = timedelta(seconds=60)
 SECOND, MILLISECOND, MICROSECOND = timedelta(seconds=1), timedelta(milliseconds=1), timedelta(microseconds=1)
@@ -93,6 +99,7 @@ class Reader:
         self._span: set[datetime] = set()
         self._passed_over: set[str] = set()
         self._clock = datetime.now(UTC)
+        self._answer_length: str | None = None
 
     async def read(self, line: Asks) -> None:
         """Read all that is not known to have been read, or until it is enough.
@@ -115,8 +122,10 @@ class Reader:
         finally:
             if len(self._passed_over) > told:
                 log.warning(
-                    "%d entries of the listing have no readable time, embeddable or data: they are passed over",
+                    "%d entries of the listing have no readable time, embeddable or data, or are longer than %d bytes: "
+                    "they are passed over",
                     len(self._passed_over),
+                    MAX_ANSWER_BYTES,
                 )
 
     async def _up(self, line: Asks) -> bool:
@@ -151,9 +160,17 @@ class Reader:
         assert place.cursor is not None, "it is set with the floor"
         edge = place.edge if down else place.cursor - OVERLAP
         limit, pages, exact = place.size, 0, False
+        passed: datetime | None = None  # beyond this, pages begin behind an entry that was passed over
         while not self._enough():
-            bound = self._bound(edge, down, exact or self._inclusive)
+            bound = self._bound(edge, down, exact or self._inclusive, passed)
             page = await self._page(line, limit, down, bound)
+            if page == 0:
+                edge, passed = await self._part(line, down, edge, bound, passed)
+                if down and place.edge is None:
+                    place.cursor = max(place.cursor, min(edge, self._clock))
+                self._move(edge, down)
+                limit, exact, pages = place.size, False, pages + 1
+                continue
             if isinstance(page, int):
                 limit = page
                 continue
@@ -170,7 +187,7 @@ class Reader:
             if below or self._enough():
                 break
             reached = (min(times) if down else max(times)) if times else None
-            if reached is not None and (edge is None or (reached < edge if down else reached > edge)):
+            if reached is not None and _is_past(reached, edge, down):
                 edge, exact = reached, False
                 self._move(edge, down)
                 limit = self._most if len(times) < limit else place.size
@@ -181,21 +198,21 @@ class Reader:
                 limit = self._most
             elif not exact and not self._inclusive and any(time != edge for time in times):
                 exact = True
-            elif page.length < limit and await self._is_last(page, line, down, edge):
+            elif page.length < limit and await self._is_last(page, line, down, edge, passed):
                 break
             else:
-                raise _no_telling(
-                    f"more entries were updated at one moment than the {page.length} that one page holds, or one of "
-                    f"them is longer than {MAX_ANSWER_BYTES} bytes"
-                )
+                raise _no_telling(f"more entries were updated at one moment than the {page.length} that one page holds")
         return pages
 
-    def _bound(self, edge: datetime | None, down: bool, exact: bool) -> datetime | None:
+    def _bound(self, edge: datetime | None, down: bool, exact: bool, passed: datetime | None = None) -> datetime | None:
         """Where the next page begins, so that the moment of the edge is on it, whatever kind of bound it is."""
         if edge is None:
             return None
         margin = timedelta(0) if exact else self._unit
-        return edge + margin if down else edge - margin
+        bound = edge + margin if down else edge - margin
+        if passed is None:
+            return bound
+        return min(bound, passed) if down else max(bound, passed)
 
     def _move(self, edge: datetime, down: bool) -> None:
         place = self._place
@@ -220,7 +237,9 @@ class Reader:
         if bound is not None and any(t > bound + SECOND if down else t < bound - SECOND for t in times):
             raise _no_telling(f"the vendor ignores {'updated_before' if down else 'updated_after'}")
 
-    async def _is_last(self, page: Page, line: Asks, down: bool, edge: datetime | None) -> bool:
+    async def _is_last(
+        self, page: Page, line: Asks, down: bool, edge: datetime | None, passed: datetime | None
+    ) -> bool:
         """Whether the page could have held more, so that there is no more.
 
         Where nothing but one moment was ever listed, no page tells how long one can be. Then what lies beyond that
@@ -228,14 +247,16 @@ class Reader:
         """
         if page.length < self._place.longest:
             return True
-        return len(self._span) < 2 and page.length < DEFAULT_LENGTH and not await self._is_beyond(line, down, edge)
+        if len(self._span) >= 2 or page.length >= DEFAULT_LENGTH:
+            return False
+        return not await self._is_beyond(line, down, edge, passed)
 
-    async def _is_beyond(self, line: Asks, down: bool, edge: datetime | None) -> bool:
+    async def _is_beyond(self, line: Asks, down: bool, edge: datetime | None, passed: datetime | None) -> bool:
         """Whether anything is listed beyond a moment, whatever kind of bound it is."""
         if edge is None:
             return False
-        for bound in (edge, edge - self._unit if down else edge + self._unit):
-            page = await self._page(line, self._most, down, bound)
+        for moment in (edge, edge - self._unit if down else edge + self._unit):
+            page = await self._page(line, self._most, down, self._bound(moment, down, True, passed))
             if isinstance(page, int):
                 return True
             self._look_at(page)
@@ -243,13 +264,111 @@ class Reader:
                 return True
         return False
 
+    async def _part(
+        self, line: Asks, down: bool, edge: datetime | None, bound: datetime | None, passed: datetime | None
+    ) -> tuple[datetime, datetime | None]:
+        """Past what makes even the shortest page too long: the next edge, and what lies behind an entry passed over.
+
+        The longest time that can be read is searched. If it brings nothing, what comes next is read by itself.
+        """
+        unit = min(self._unit, MILLISECOND)
+        step = -unit if down else unit
+        near = self._clock.replace(microsecond=0) + FUTURE if bound is None else bound
+        far = self._place.floor if down and self._place.floor else self._clock + FUTURE
+        readable, too_long = -1, max(1, (far - near) // step)
+        page: Page | None = None
+        while too_long - readable > 1:
+            middle = (readable + too_long) // 2
+            part = await self._between(line, FEWEST, down, bound, near + middle * step)
+            if part is None:
+                too_long = middle
+            else:
+                readable, page = middle, part
+        self._most, self._place.size = MAX_PAGE_SIZE, PAGE_SIZE
+        if page is not None:
+            self._look_at(page)
+            if page.times and _is_past(reached := min(page.times) if down else max(page.times), edge, down):
+                return reached, passed
+        before, after = near + readable * step, near + too_long * step
+        inclusive = self._inclusive or await self._holds_any(line, down, before, after)
+        moment, margin = (after, timedelta(0)) if inclusive else (before, step)
+        behind = moment + step if inclusive else moment
+        alone = await self._read_moment(line, down, moment - margin, moment + margin)
+        if alone is not None and not alone.length and self._unit > MICROSECOND:
+            self._unit = MICROSECOND  # it is dated more precisely than those seen so far
+            return await self._part(line, down, edge, bound, passed)
+        if alone is None:
+            self._passed_over.add(f"the one of {moment}")
+            return moment, behind
+        self._look_at(alone)
+        self._place.longest = max(self._place.longest, FEWEST)  # with another one it was too long
+        if alone.length < self._place.longest and behind != passed:
+            return moment, behind
+        if _is_past(moment, edge, down):
+            return moment, passed
+        raise _no_telling(TOGETHER)
+
+    async def _holds_any(self, line: Asks, down: bool, near: datetime, far: datetime) -> bool:
+        """Whether anything is listed between two neighbouring moments, which is one of them: bounds are inclusive."""
+        page = await self._between(line, 1, down, near, far)
+        return page is None or page.length > 0
+
+    async def _read_moment(self, line: Asks, down: bool, near: datetime, far: datetime) -> Page | None:
+        """The entries of one moment; None where it is a single one, which is too long.
+
+        That it is a single one is told by the length of the answer, which is the same for one entry as for all.
+
+        :raises VendorUnavailable: there are several, which are too long together.
+        """
+        page = await self._between(line, PAGE_SIZE, down, near, far)
+        if page is not None:
+            return page
+        length_of_all = self._answer_length
+        for way, start, end in ((down, near, far), (not down, far, near)):
+            single = await self._between(line, 1, way, start, end)
+            if single is not None or self._answer_length != length_of_all:
+                raise _no_telling(TOGETHER)
+        return None
+
+    async def _between(
+        self, line: Asks, limit: int, down: bool, near: datetime | None, far: datetime | None
+    ) -> Page | None:
+        """The first entries from one time towards another; None where they are too long.
+
+        :raises VendorUnavailable: the vendor refuses to list them.
+        """
+        after, before = (far, near) if down else (near, far)
+        page = await self._ask(line, limit, after, before, down)
+        if isinstance(page, Page):
+            return page
+        if page.code == TOO_LONG:
+            return None
+        raise VendorUnavailable(f"the entries cannot be listed ({page.code})", code=page.code)
+
     async def _page(self, line: Asks, limit: int, down: bool, bound: datetime | None) -> Page | int:
-        """One page; or the limit to ask with instead."""
+        """One page; or the limit to ask with instead, 0 where none is short enough."""
+        after, before = (self._place.floor, bound) if down else (bound, None)
+        page = await self._ask(line, limit, after, before, down)
+        if isinstance(page, Page):
+            return page
+        if page.code == TOO_LONG:
+            self._most = max(FEWEST, limit // 2)
+            self._place.size = min(self._place.size, self._most)
+            return self._most if limit > FEWEST else 0
+        if limit > PAGE_SIZE:  # a longer page than the vendor takes
+            self._most = PAGE_SIZE
+            return PAGE_SIZE
+        raise VendorUnavailable(f"the entries cannot be listed ({page.code})", code=page.code)
+
+    async def _ask(
+        self, line: Asks, limit: int, after: datetime | None, before: datetime | None, down: bool
+    ) -> Page | Outcome:
         pages: list[Page] = []
         asked = datetime.now(UTC)
 
         def read(answer: Answer) -> Outcome:
             self._clock = min(asked, _date(answer) or asked)
+            self._answer_length = answer.headers.get("content-length")
             if answer.status == 200 and len(answer.body) >= MAX_ANSWER_BYTES:
                 return Outcome(Verdict.REJECTED, TOO_LONG)
             page = self._listing.read(answer)
@@ -258,24 +377,16 @@ class Reader:
             pages.append(page)
             return Outcome(Verdict.FOUND)
 
-        after, before = (self._place.floor, bound) if down else (bound, None)
         outcome = await line.ask(partial(self._listing.request, limit, after, before, down), read)
-        if pages:
-            return pages[0]
-        if outcome.code == TOO_LONG and limit > 1:
-            self._most = max(1, limit // 2)
-            self._place.size = min(self._place.size, self._most)
-            return self._most
-        if outcome.code == TOO_LONG:
-            raise _no_telling(f"one is longer than {MAX_ANSWER_BYTES} bytes")
-        if limit > PAGE_SIZE:  # a longer page than the vendor takes
-            self._most = PAGE_SIZE
-            return PAGE_SIZE
-        raise VendorUnavailable(f"the entries cannot be listed ({outcome.code})", code=outcome.code)
+        return pages[0] if pages else outcome
 
 
 def _no_telling(why: str) -> VendorUnavailable:
     return VendorUnavailable(f"the entries cannot be listed so that none is missed: {why}", code="listing")
+
+
+def _is_past(time: datetime, edge: datetime | None, down: bool) -> bool:
+    return edge is None or (time < edge if down else time > edge)
 
 
 def _unit(time: datetime) -> timedelta:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -40,10 +40,10 @@ class Odd:
     skew: timedelta = timedelta(0)
     before_page: Callable[[Odd], None] | None = None
     fixed: Collection[str] = ()
-    extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     refuse_after: int | None = None
     max_limit: int | None = None
-    requests: list[dict[str, str]] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list, repr=False)
 
     def page(self, query: dict[str, str]) -> tuple[int, Any]:
         """The answer to a request."""
@@ -101,7 +101,12 @@ def listening(odd: Odd) -> Iterator[str]:
                 self.send_header("Retry-After", "7200")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # the reader may have enough of it
+                self.wfile.write(body)
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):
+                super().handle()
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing."""

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from airflow_provider_events.exceptions import RateLimited, VendorUnavailable
 from airflow_provider_events.hooks.base import EventsHook
 from airflow_provider_events.hooks.lookups import look_once
+from airflow_provider_events.lookups import listing
 from airflow_provider_events.lookups.search import Identity, Search
 from tests.lookups.listing_server import Odd, listening
 
@@ -41,6 +42,23 @@ def who(names: Sequence[str]) -> list[Identity]:
 
 def spread(count: int, gap: timedelta, ago: timedelta = timedelta(hours=2)) -> dict[str, datetime]:
     return {f"e{n}": NOW - ago + n * gap for n in range(count)}
+
+
+def spread_of(name: str, count: int, gap: timedelta, ago: timedelta = timedelta(hours=1)) -> dict[str, datetime]:
+    return {f"{name}{n}": NOW - ago + n * gap for n in range(count)}
+
+
+def of_length(name: str, count: int) -> dict[str, str]:
+    return {"entry_data": json.dumps({"email": f"{name}@example.com", "x": "x" * count})}
+
+
+SHORT_ANSWERS = 20_000
+LONG = of_length("long", 25_000)
+
+
+@pytest.fixture
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_ANSWER_BYTES", SHORT_ANSWERS)
 
 
 def missing(odd: Odd, names: Sequence[str]) -> list[str]:
@@ -76,17 +94,19 @@ def test_every_entry_is_found_and_another_one_is_missing(
     assert len(odd.requests) < 120
 
 
+@pytest.mark.usefixtures("short_answers")
 @pytest.mark.parametrize(
     ("odd", "words"),
     [
         (Odd(spread(150, 0 * MS) | spread(1, MS, timedelta(days=2)), cap=100), "one moment"),
         (Odd(spread(300, MS * 60_000, timedelta(days=2)), cap=50, ignored=("updated_before",)), "updated_before"),
         (
-            Odd(
-                spread(250, MS * 1000),
-                extra={"e120": {"entry_data": json.dumps({"email": "big@example.com", "x": "x" * 1_200_000})}},
-            ),
-            "longer than 1048576 bytes",
+            Odd(spread(30, MS * 1000) | {"twin": NOW - timedelta(hours=2) + 12_000 * MS}, extra={"e12": LONG}),
+            "of one moment are longer than",
+        ),
+        (
+            Odd(spread(30, MS * 1000) | {"twin": NOW - timedelta(hours=2) + 12_000 * MS}, extra={"twin": LONG}),
+            "of one moment are longer than",
         ),
         (
             Odd(spread(300, MS * 60_000, timedelta(days=2)), cap=50, ignored=("updated_before", "direction")),
@@ -97,7 +117,51 @@ def test_every_entry_is_found_and_another_one_is_missing(
 def test_what_cannot_be_told_is_an_error_and_no_absence(odd: Odd, words: str) -> None:
     with pytest.raises(VendorUnavailable, match=words):
         missing(odd, ["x"])
-    assert len(odd.requests) < 40
+    assert len(odd.requests) < 80
+
+
+@pytest.mark.usefixtures("short_answers")
+@pytest.mark.parametrize("inclusive", [False, True])
+@pytest.mark.parametrize(
+    ("times", "long"),
+    [
+        (spread(250, MS * 1000), ["e120"]),
+        (spread(250, MS * 1000), ["e0"]),
+        (spread(250, MS * 1000), ["e249"]),
+        (spread(250, MS), ["e120", "e121", "e123"]),
+        (spread(60, 0 * MS) | spread_of("late", 20, MS * 1000), ["late12"]),
+        (spread(1, MS), ["e0"]),
+        (spread(2, MS), ["e0"]),
+        (spread(2, MS), ["e1"]),
+        (spread(3, MS * 1000), ["e0", "e1", "e2"]),
+        (spread(30, 137 * US), ["e20", "e21"]),
+    ],
+)
+def test_an_entry_that_is_too_long_is_passed_over_and_said(
+    times: dict[str, datetime], long: list[str], inclusive: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    digits = 6 if any(time.microsecond % 1000 for time in times.values()) else 3
+    odd = Odd(times, inclusive=inclusive, digits=digits, extra=dict.fromkeys(long, LONG))
+    assert missing(odd, ["x", *(name for name in times if name not in long)]) == ["x"]
+    assert f"{len(long)} entries of the listing have no readable time" in caplog.text
+    assert f"or are longer than {SHORT_ANSWERS} bytes" in caplog.text
+
+
+def test_an_entry_of_more_than_a_megabyte_is_passed_over() -> None:
+    times = spread(30, MS * 1000)
+    odd = Odd(times, extra={"e12": of_length("long", 1_200_000)})
+    assert missing(odd, ["x", *(name for name in times if name != "e12")]) == ["x"]
+    assert len(odd.requests) < 100
+
+
+@pytest.mark.usefixtures("short_answers")
+@pytest.mark.parametrize("inclusive", [False, True])
+@pytest.mark.parametrize("size", [500, 7_000, 12_000])
+def test_pages_of_long_entries_are_read_in_parts(size: int, inclusive: bool) -> None:
+    times = spread(12, MS * 1000) | spread_of("old", 3, MS, timedelta(days=3))
+    odd = Odd(times, inclusive=inclusive, extra={name: of_length(name, size) for name in times})
+    assert missing(odd, [*times, "x"]) == ["x"]
 
 
 def test_what_moves_while_pages_are_read_is_found() -> None:
@@ -273,3 +337,42 @@ def test_no_history_makes_what_was_there_throughout_missing(history: Odd, vendor
             return
         assert search.missing() == who(["x"])
     assert len(history.requests) < 250
+
+
+@st.composite
+def histories_of_long_entries(draw: st.DrawFn) -> Odd:
+    """Entries of every length, each at a moment of its own, of which some are updated while they are read."""
+    at = NOW - timedelta(hours=draw(st.integers(1, 50)))
+    times: dict[str, datetime] = {}
+    extra: dict[str, dict[str, str]] = {}
+    gaps = st.sampled_from([MS, MS * 3, timedelta(seconds=1), timedelta(minutes=7)])
+    lengths = st.sampled_from([0, 0, 3_000, 9_000, 12_000, 19_000, 25_000])
+    for n, (gap, length) in enumerate(draw(st.lists(st.tuples(gaps, lengths), min_size=1, max_size=25))):
+        at += gap
+        times[f"e{n}"] = at
+        extra[f"e{n}"] = of_length(f"e{n}", length)
+    updates = iter(draw(st.lists(st.none() | st.sampled_from(sorted(times)), max_size=40)))
+
+    def happen(odd: Odd) -> None:
+        if (name := next(updates, None)) is not None:
+            odd.times[name] = datetime.now(UTC)
+
+    return Odd(times, inclusive=draw(st.booleans()), digits=6, before_page=happen, extra=extra)
+
+
+@settings(max_examples=40, deadline=None)
+@given(history=histories_of_long_entries())
+def test_no_length_of_an_entry_makes_another_one_missing(history: Odd, vendor_url: tuple[list[Odd], str]) -> None:
+    served, url = vendor_url
+    served[:] = [history]
+    short = [name for name, extra in history.extra.items() if len(extra["entry_data"]) < 18_000]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "MAX_ANSWER_BYTES", SHORT_ANSWERS)
+        search, hook = Search([*who(short), {"email": "x@example.com"}]), hook_at(url)
+        search.prepare(hook.vendor)
+        try:
+            asyncio.run(look_once(hook, search))
+        except VendorUnavailable as error:
+            assert "one moment" in str(error)  # noqa: PT017  two were updated in one microsecond
+            return
+    assert search.missing() == who(["x"])
