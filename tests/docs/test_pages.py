@@ -122,6 +122,15 @@ def test_the_templated_fields_are_those_of_the_operators() -> None:
     assert not operators
 
 
+def test_each_place_where_something_is_stored_is_proved_by_a_test() -> None:
+    places = [row for row in rows((DOCS / "security.md").read_text()) if row[0] != "place"]
+    assert len(places) > 20
+    for place, *_, tests in places:
+        files = code(tests)
+        assert files, place
+        assert all((ROOT / file).is_file() for file in files), place
+
+
 def test_the_settings_are_those_of_the_provider() -> None:
     config: Any = get_provider_info()["config"]
     assert [code(row[0])[0] for row in rows(section("airflow", "Settings"))] == list(config["events"]["options"])
