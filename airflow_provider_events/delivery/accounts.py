@@ -59,7 +59,7 @@ class Counters:
 
 
 class Ledger:
-    """Counts outcomes, moves the settled prefix, and hands rejected records to the dead_letters.
+    """Counts outcomes, acknowledges rows, and hands rejected records to the dead letters.
 
     :param vendor: connection type, for the report.
     :param dead_letters: where rejected records go; None for nowhere.

@@ -28,7 +28,9 @@ from airflow_provider_events.events import DeliveryReport, Event, Record
 from airflow_provider_events.exceptions import DeliveryError, DeliveryInterrupted, SourceError
 from airflow_provider_events.http import open_transport
 from airflow_provider_events.http.contract import Endpoint
+from airflow_provider_events.sandbox import Sandbox
 from tests.delivery.harness import (
+    MAX_IN_FLIGHT,
     QUICK,
     SENT_AT,
     Given,
@@ -36,9 +38,13 @@ from tests.delivery.harness import (
     PlainWire,
     Run,
     chunked,
+    delivery,
     odd_server,
+    records,
     rows,
     said,
+    sent_numbers,
+    vendor_at,
 )
 from tests.reliability.clock import simulate
 
@@ -508,3 +514,17 @@ def test_a_full_disk_ends_the_delivery_with_a_report_and_a_retry_goes_on(
     assert (second.resumed, second.delivered) == (report.delivered, 2000 - report.delivered)
     assert set(accepted.values()) == {1}
     assert len(accepted) == 2000
+
+
+# -- over real sockets: the vendors that know who is missing ---------------------------------------------------------
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize("vendor", ["embeddables", "vibetrace"])
+def test_the_events_of_one_missing_customer_ask_once_and_then_all_arrive(vendor: str, events_sandbox: Sandbox) -> None:
+    events_sandbox.add_entries(vendor, [{"email": "late@example.com"}], appears_after=0.5)
+    late = [Event("paid", {"email": "late@example.com"}, SENT_AT, {"n": n}) for n in range(300)]
+    report = delivery(vendor_at(events_sandbox, vendor), on_missing_entry="wait").run(records(late))
+    assert (report.delivered, report.unsent) == (300, 0)
+    assert sent_numbers(events_sandbox, vendor) == list(range(300))
+    assert report.requests <= 300 + MAX_IN_FLIGHT + 6

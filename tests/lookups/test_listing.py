@@ -320,7 +320,7 @@ def vendor_url() -> Iterator[tuple[list[Odd], str]]:
         yield served, url
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(history=histories())
 def test_no_history_makes_what_was_there_throughout_missing(history: Odd, vendor_url: tuple[list[Odd], str]) -> None:
     served, url = vendor_url
