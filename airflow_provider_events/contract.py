@@ -256,6 +256,9 @@ class Codec(ABC):
     :ivar uses_event_id: whether an event's own id is looked at; default False.
     :ivar stringify_identity: whether a customer's ids are sent as text, whatever they are; default False.
     :ivar max_bulk_properties: events with more properties have to be encoded one by one; default 1000.
+    :ivar overwrites: of two of one customer the later one replaces what the earlier one says, so that their order is
+        kept, asked for or not; default False.
+    :ivar scope_names: names in an identity that say where its customer is known, and tell no customers apart.
     """
 
     conn_type: str
@@ -265,6 +268,8 @@ class Codec(ABC):
     uses_event_id: bool = False
     stringify_identity: bool = False
     max_bulk_properties: int = 1000
+    overwrites: bool = False
+    scope_names: Collection[str] = ()
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -349,6 +354,11 @@ class BulkRecords(Sequence[Record]):
 
         None for one that has to be encoded by itself.
         """
+
+    def identity(self, at: int) -> Mapping[str, Any]:
+        """The identity of a record that is known to be an event."""
+        event = self[at].event
+        return event.identity if event else {}
 
 
 class LookupCodec(Protocol):

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice, repeat
@@ -26,9 +25,9 @@ from airflow_provider_events.delivery.slicing import Slicer, Taken
 from airflow_provider_events.events import Record
 from airflow_provider_events.redaction import Private
 
-__all__ = ["Batch", "ContiguousFeed", "Feed", "IdentityLanes", "Prefetcher"]
+__all__ = ["Batch", "ContiguousFeed", "Feed", "OrderedFeed", "Prefetcher", "identity_of"]
 
-LANE_BATCHES = 2
+MIN_WAITING = 1000  # rows that wait for their turn before no more are read
 
 
 class Batch(NamedTuple):
@@ -196,10 +195,9 @@ class ContiguousFeed:
 
     async def take(self, worker: int) -> Batch | None:
         """See `Feed.take`."""
-        while (batch := self.ready(worker)) is None:
-            if not await self._reader.more():
-                return None
-        return batch
+        while (batch := self.ready(worker)) is None and await self._reader.more():
+            pass
+        return batch or self.ready(worker)  # others may have left some
 
     def _batches_of(self, chunk: Chunk, taken: Slice) -> Iterator[Batch]:
         whole = Batch(chunk.rows, chunk.fragments, (taken,), chunk.row)
@@ -213,78 +211,140 @@ class ContiguousFeed:
         return map(_batch, zip(rows, fragments, repeat((taken,)), repeat(whole.row_at), firsts, repeat(None)))
 
 
-class IdentityLanes:
-    """One lane per worker; an identity always takes the same lane, and never twice the same batch.
+class _Group:
+    """Rows of different customers that may go together.
 
-    So no event overtakes an earlier one of its customer, whatever is retried, bisected or held. The price: batches
-    fill more slowly, and a lane whose request is being retried holds up the reading once the buffer is full.
+    :ivar places: where they are in their chunk.
+    :ivar ids: what their customers are known by.
+    :ivar open: how many of them have not been sent, or are on their way.
+    :ivar ahead: how many groups they wait for.
+    :ivar behind: the groups that wait for them.
     """
 
-    def __init__(self, reader: Prefetcher, slicer: Slicer, limits: Limits) -> None:
+    __slots__ = ("ahead", "behind", "chunk", "ids", "open", "places", "slice")
+
+    def __init__(self, chunk: Chunk, slice_: Slice) -> None:
+        self.chunk = chunk
+        self.slice = slice_
+        self.places: list[int] = []
+        self.ids: list[tuple[str, str]] = []
+        self.open = self.ahead = 0
+        self.behind: list[_Group] = []
+
+    def add(self, at: int, ids: Sequence[tuple[str, str]]) -> None:
+        """One more row."""
+        self.places.append(at)
+        self.ids += ids
+        self.open += 1
+
+
+class OrderedFeed:
+    """Rows in the order of the source, but for those of a customer of whom another is on its way: these wait for it.
+
+    A row is on its way until the worker that took it comes for more: by then it has its outcome, or waits in the queue
+    of deferred events, which keeps the order of what is added to it. So no event overtakes an earlier one of its
+    customer, whatever is retried or bisected, and no request holds two of them. Two events are of one customer where
+    any of their ids is the same. Once very many rows wait, no more are read.
+
+    :param scope_names: names in an identity that do not tell customers apart.
+    """
+
+    def __init__(self, reader: Prefetcher, slicer: Slicer, limits: Limits, scope_names: Collection[str]) -> None:
         self._reader = reader
         self._slicer = slicer
+        self._scope_names = scope_names
         self._batch_size = limits.batch_size
-        self._lanes: list[deque[tuple[EncodedRow, Slice]]] = [deque() for _ in range(limits.max_in_flight)]
-        self._capacity = LANE_BATCHES * limits.max_in_flight * limits.batch_size
-        self._buffered = 0
-        self._turn = asyncio.Lock()
-        self._space = asyncio.Event()
+        self._max_waiting = max(MIN_WAITING, 2 * limits.max_in_flight * limits.batch_size)
+        self._last: dict[tuple[str, str], _Group] = {}
+        self._free: deque[tuple[_Group, int]] = deque()
+        self._waiting = 0
+        self._taken: dict[int, list[tuple[_Group, int]]] = {}
+        self._moved = asyncio.Event()
 
-    def ready(self, worker: int) -> None:
-        """See `Feed.ready`; what is ready for a lane depends on the others."""
+    def ready(self, worker: int) -> Batch | None:
+        """See `Feed.ready`."""
+        self._finish(self._taken.pop(worker, ()))
+        while len(self._free) < self._batch_size and self._waiting < self._max_waiting:
+            if (taken := self._reader.ready()) is None:
+                return None
+            self._line_up(*taken)
+        return self._batch(worker) if self._free else None
 
     async def take(self, worker: int) -> Batch | None:
         """See `Feed.take`."""
-        lane = self._lanes[worker]
-        while True:
-            async with self._turn:
-                exhausted = False
-                while len(lane) < self._batch_size and self._buffered < self._capacity and not exhausted:
-                    exhausted = not await self._fill(lane)
-                if lane:
-                    return self._batch(lane)
-                if exhausted:
-                    return None
-                self._space.clear()
-            await self._space.wait()
-
-    async def _fill(self, lane: deque[tuple[EncodedRow, Slice]]) -> bool:
-        """Put the next rows into their lanes; False at the end of the source."""
-        while (taken := self._reader.ready()) is None:
+        while (batch := self.ready(worker)) is None:
             try:
-                if not await self._reader.more():
-                    return False
+                if self._waiting < self._max_waiting and await self._reader.more():
+                    continue
             except Exception:
-                if not lane:
+                if not self._free:
                     raise
-                return False
-        chunk, slice_ = taken
-        for row in chunk:
-            if row.rejection is None:
-                self._lanes[lane_of(row.record, len(self._lanes))].append((row, slice_))
-                self._buffered += 1
-        return True
+            if self._free:
+                return self._batch(worker)
+            if not self._waiting:
+                return None
+            self._moved.clear()
+            await self._moved.wait()
+        return batch
 
-    def _batch(self, lane: deque[tuple[EncodedRow, Slice]]) -> Batch:
-        identities: set[str] = set()
-        rows: list[EncodedRow] = []
-        for row, _ in islice(lane, self._batch_size):
-            if (identity := identity_of(row.record)) in identities:
-                break
-            identities.add(identity)
-            rows.append(row)
-        fitting = self._slicer.fitting([row.fragment for row in rows])
-        taken = [lane.popleft() for _ in range(fitting)]
-        self._buffered -= fitting
-        self._space.set()
-        return Batch.of([row for row, _ in taken], [slice_ for _, slice_ in taken])
+    def _batch(self, worker: int) -> Batch:
+        """As many free rows as fit."""
+        fragments = [group.chunk.fragments[at] for group, at in islice(self._free, self._batch_size)]
+        taken = [self._free.popleft() for _ in range(self._slicer.fitting(fragments))]
+        self._taken[worker] = taken
+        rows, slices = [group.chunk.rows[at] for group, at in taken], [group.slice for group, _ in taken]
+        slices = slices[:1] if len(set(slices)) == 1 else slices
+        return Batch(rows, fragments[: len(taken)], slices, lambda n: taken[n][0].chunk.row(taken[n][1]))
+
+    def _line_up(self, chunk: Chunk, slice_: Slice) -> None:
+        """Rows that were read are free, or wait for others of their customers."""
+        together = _Group(chunk, slice_)
+        for at in range(len(chunk)):
+            if at in chunk.rejections:
+                continue
+            ids = self._ids(chunk.identity(at))
+            before = [self._last[one] for one in ids if one in self._last]
+            if before:
+                group = _Group(chunk, slice_)
+                group.ahead = len(before)
+                for other in before:
+                    other.behind.append(group)
+                self._waiting += 1
+            elif self._batch_size == 1:
+                group = _Group(chunk, slice_)
+                self._free.append((group, at))
+            else:
+                group = together
+                self._free.append((group, at))
+            group.add(at, ids)
+            self._last.update(dict.fromkeys(ids, group))
+
+    def _finish(self, rows: Collection[tuple[_Group, int]]) -> None:
+        """Rows are no longer on their way: the next ones of their customers are free."""
+        for group, _ in rows:
+            group.open -= 1
+            if not group.open:
+                self._release(group)
+        if rows:
+            self._moved.set()
+
+    def _release(self, group: _Group) -> None:
+        for one in group.ids:
+            if self._last[one] is group:
+                del self._last[one]
+        for following in group.behind:
+            following.ahead -= 1
+            if not following.ahead:
+                self._waiting -= 1
+                self._free.extend((following, at) for at in following.places)
+
+    def _ids(self, identity: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """What a customer is known by; spellings that some vendor may take for the same are the same here."""
+        return [
+            (name, str(value).strip().casefold()) for name, value in identity.items() if name not in self._scope_names
+        ]
 
 
 def identity_of(record: Record) -> str:
     """The same text for the same identity."""
     return repr(sorted((name, str(value)) for name, value in record.event.identity.items())) if record.event else ""
-
-
-def lane_of(record: Record, lanes: int) -> int:
-    """The lane of a record's identity."""
-    return zlib.crc32(identity_of(record).encode()) % lanes

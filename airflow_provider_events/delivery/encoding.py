@@ -86,6 +86,16 @@ class Chunk:
         """The key of one row."""
         return self.keys[at] if self.keys else None
 
+    def identity(self, at: int) -> Mapping[str, Any]:
+        """The identity of an event, which its source may know without making the event."""
+        records = self.records
+        if isinstance(records, _Joined):
+            records, at = records.find(at)
+        if isinstance(records, BulkRecords):
+            return records.identity(at)
+        event = records[at].event
+        return event.identity if event else {}
+
     def row(self, at: int) -> EncodedRow:
         """One row by itself."""
         return EncodedRow(self.rows[at], self.key(at), self.fragments[at], self.records[at], self.rejections.get(at))
@@ -132,9 +142,14 @@ class _Joined(Sequence[Record]):
                     parts.append(part[max(start, 0) : stop])
                 start, stop = start - len(part), stop - len(part)
             return parts[0] if len(parts) == 1 else _Joined(parts)
+        part, at = self.find(at)
+        return part[at]
+
+    def find(self, at: int) -> tuple[Sequence[Record], int]:
+        """The part in which a record is, and its place there."""
         for part in self._parts:
             if at < len(part):
-                return part[at]
+                return part, at
             at -= len(part)
         raise IndexError(at)
 

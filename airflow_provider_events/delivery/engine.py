@@ -19,7 +19,7 @@ from airflow_provider_events.delivery.batching import (
     Batch,
     ContiguousFeed,
     Feed,
-    IdentityLanes,
+    OrderedFeed,
     Prefetcher,
     identity_of,
 )
@@ -36,19 +36,6 @@ from airflow_provider_events.http.contract import Transport
 from airflow_provider_events.redaction import Redactor
 
 __all__ = ["Engine"]
-
-
-class Lane:
-    """Workers that take turns.
-
-    :param queue: the events that wait.
-    :param slots: requests in flight at most.
-    """
-
-    def __init__(self, queue: DeferredQueue, slots: int) -> None:
-        self.queue = queue
-        self.slots = slots
-        self.turns = asyncio.Semaphore(slots)
 
 
 class Engine:
@@ -80,9 +67,10 @@ class Engine:
         self._doubtful: set[int] = set()  # rows whose events may be stored: no answer told
         waits = options.on_missing_entry == "wait"
         self._hold_seconds = options.missing_entry_timeout if waits else limits.entry_delay_seconds
-        self._in_order = options.ordering == "identity"
+        self._in_order = options.ordering == "identity" or codec.overwrites
         self._spill = Spill()
-        self._lanes: list[Lane] = []
+        self._queue = self._open_queue()
+        self._places = asyncio.Semaphore(limits.max_in_flight)
         self._readings = [partial(codec.read, count=count) for count in range(limits.batch_size + 1)]
 
     def stop(self) -> None:
@@ -94,8 +82,7 @@ class Engine:
         if self._failure is None:
             self._failure = error
         self._stopping.set()
-        for lane in self._lanes:
-            lane.queue.end(at_once=True)
+        self._queue.end(at_once=True)
 
     async def run(self, chunks: Chunks) -> None:
         """Deliver all chunks; returns when every row has an outcome.
@@ -108,7 +95,7 @@ class Engine:
         reader = Prefetcher(slicer, self._ledger)
         feed: Feed = ContiguousFeed(reader, limits.batch_size)
         if self._in_order:
-            feed = IdentityLanes(reader, slicer, limits)
+            feed = OrderedFeed(reader, slicer, limits, self._codec.scope_names)
         try:
             if self._canary:
                 reader.until = self._canary
@@ -131,11 +118,10 @@ class Engine:
 
     async def _run_part(self, feed: Feed) -> None:
         """Deliver what the feed gives, until every row of it has an outcome."""
-        self._lanes = self._open_lanes()
-        count = self._limits.max_in_flight
-        readers = [asyncio.create_task(self._work(partial(self._rows, feed, n))) for n in range(count)]
-        waiting = [lane for lane in self._lanes for _ in range(lane.slots)] if self._hold_seconds else []
-        retriers = [asyncio.create_task(self._work(partial(self._deferred, lane))) for lane in waiting]
+        self._queue = self._open_queue()
+        window = range(self._limits.max_in_flight)
+        readers = [asyncio.create_task(self._work(partial(self._rows, feed, n))) for n in window]
+        retriers = [asyncio.create_task(self._work(self._deferred)) for _ in window if self._hold_seconds]
         workers = readers + retriers
         try:
             await self._until_done(readers, retriers)
@@ -147,11 +133,8 @@ class Engine:
                 if not worker.cancelled() and (error := worker.exception()) is not None:  # no `Exception`
                     self.fail(error)
 
-    def _open_lanes(self) -> list[Lane]:
-        in_flight = self._limits.max_in_flight
-        count, slots = (in_flight, 1) if self._in_order else (1, in_flight)
-        queues = [DeferredQueue(self._hold_seconds, self._spill, in_order=self._in_order) for _ in range(count)]
-        return [Lane(queue, slots) for queue in queues]
+    def _open_queue(self) -> DeferredQueue:
+        return DeferredQueue(self._hold_seconds, self._spill, in_order=self._in_order)
 
     async def _until_done(self, readers: list[asyncio.Task[None]], retriers: list[asyncio.Task[None]]) -> None:
         """Until all workers have ended, or a stop's time for draining is over."""
@@ -168,8 +151,7 @@ class Engine:
     async def _all_done(self, readers: list[asyncio.Task[None]], retriers: list[asyncio.Task[None]]) -> None:
         """Until the source has ended, and then no event waits; where it failed, a retry asks again for those."""
         await asyncio.wait(readers)
-        for lane in self._lanes:
-            lane.queue.end(at_once=self._unreadable is not None)
+        self._queue.end(at_once=self._unreadable is not None)
         if retriers:
             await asyncio.wait(retriers)
 
@@ -183,21 +165,21 @@ class Engine:
 
     async def _rows(self, feed: Feed, worker: int) -> None:
         """Deliver what the source gives."""
-        lane = self._lanes[worker % len(self._lanes)]
+        deliver = self._deliver_in_turn if self._hold_seconds else self._deliver
         while not self._stopping.is_set():
             if (batch := feed.ready(worker) or await self._take(feed, worker)) is None:
                 return
-            if self._hold_seconds:
-                async with lane.turns:
-                    await self._deliver(batch, lane.queue)
-            else:  # nobody takes turns
-                await self._deliver(batch, lane.queue)
+            await deliver(batch)
 
-    async def _deferred(self, lane: Lane) -> None:
+    async def _deferred(self) -> None:
         """Deliver events that waited. Not by those who wait for rows, so that a source that pauses holds up none."""
-        while (event := await lane.queue.get()) is not None:
-            async with lane.turns:
-                await self._deliver(Batch.of([event.row], [event.slice], event), lane.queue)
+        while (event := await self._queue.get()) is not None:
+            await self._deliver_in_turn(Batch.of([event.row], [event.slice], event))
+
+    async def _deliver_in_turn(self, batch: Batch) -> None:
+        """New rows and events that waited are together no more in flight than may be."""
+        async with self._places:
+            await self._deliver(batch)
 
     async def _take(self, feed: Feed, worker: int) -> Batch | None:
         """`feed.take`, which a stop need not wait for: rows that were not taken yet have nothing to account for.
@@ -213,10 +195,10 @@ class Engine:
         finally:
             self._taking.discard(worker)
 
-    async def _deliver(self, batch: Batch, queue: DeferredQueue) -> None:
+    async def _deliver(self, batch: Batch) -> None:
         """Give every event of the batch an outcome."""
-        if queue and batch.held is None:
-            batch = batch.part([n for n in range(len(batch.rows)) if not self._must_queue(batch, n, queue)])
+        if self._queue and batch.held is None:
+            batch = batch.part([n for n in range(len(batch.rows)) if not self._must_queue(batch, n)])
         budget = self._sender.budget()
         parts = [batch] if batch.fragments else []
         while parts:
@@ -226,7 +208,7 @@ class Engine:
             try:
                 answer, reading = await self._sender.send(request, read, budget, part.about)
                 if isinstance(reading, list):
-                    if again := self._settle_each(part, reading, answer, queue):
+                    if again := self._settle_each(part, reading, answer):
                         parts.append(part := part.part(again))
                         await self._sender.pause(budget, "an answer without a result for each event")
                     continue
@@ -240,9 +222,9 @@ class Engine:
                 middle = len(fragments) // 2
                 parts += part.part(range(middle, len(fragments))), part.part(range(middle))
             else:
-                self._settle(part, 0, reading, answer, queue)
+                self._settle(part, 0, reading, answer)
 
-    def _settle_each(self, batch: Batch, outcomes: list[Outcome], answer: Answer, queue: DeferredQueue) -> list[int]:
+    def _settle_each(self, batch: Batch, outcomes: list[Outcome], answer: Answer) -> list[int]:
         """Settle events of a request by their outcomes; gives the places of those that are to be sent again."""
         each = list(zip(range(len(batch.rows)), outcomes, strict=True))
         if batch.held is None:
@@ -255,7 +237,7 @@ class Engine:
             elif outcome.verdict is Verdict.FATAL:
                 self.fail(self._sender.access_denied(answer, outcome, batch.about))
             else:
-                self._settle(batch, n, outcome, answer, queue)
+                self._settle(batch, n, outcome, answer)
         return again
 
     def _delivered(self, batch: Batch) -> None:
@@ -266,16 +248,16 @@ class Engine:
         for slice_, some in groupby(zip(batch.slices, batch.rows, strict=True), itemgetter(0)):
             self._ledger.delivered(slice_, [row for _, row in some])
 
-    def _settle(self, batch: Batch, n: int, outcome: Outcome, answer: Answer, queue: DeferredQueue) -> None:
+    def _settle(self, batch: Batch, n: int, outcome: Outcome, answer: Answer) -> None:
         held, record, slice_ = batch.held, batch.row(n).record, batch.slice(n)
         if outcome.verdict is not Verdict.MISSING or not self._hold_seconds:
             self._conclude(record, slice_, outcome, answer, batch)
             if held is not None:
-                queue.found(held)
+                self._queue.found(held)
         elif held is None:
-            queue.add(identity_of(record), batch.row(n), slice_)
+            self._queue.add(identity_of(record), batch.row(n), slice_)
         else:
-            for given_up in queue.missed(held):
+            for given_up in self._queue.missed(held):
                 self._conclude(given_up.row.record, given_up.slice, outcome, answer, batch)
 
     def _conclude(self, record: Record, slice_: Slice, outcome: Outcome, answer: Answer, batch: Batch) -> None:
@@ -297,12 +279,12 @@ class Engine:
                 )
             )
 
-    def _must_queue(self, batch: Batch, n: int, queue: DeferredQueue) -> bool:
+    def _must_queue(self, batch: Batch, n: int) -> bool:
         """Let the event wait if its customer is known to be missing, or has events that wait."""
         row = batch.row(n)
-        if (customer := identity_of(row.record)) not in queue:
+        if (customer := identity_of(row.record)) not in self._queue:
             return False
-        queue.add(customer, row, batch.slice(n))
+        self._queue.add(customer, row, batch.slice(n))
         return True
 
 

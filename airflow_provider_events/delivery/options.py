@@ -37,8 +37,8 @@ class DeliveryOptions:
     :param batch_size: events per request.
     :param max_in_flight: requests waiting for an answer at once.
     :param requests_per_minute: upper bound of the request rate.
-    :param ordering: `"identity"`: the events of one identity never overtake each other, retries included. Costs fuller
-        batches, and one customer's trouble holds up those who share its lane.
+    :param ordering: `"identity"`: an event of a customer waits until the one before has its outcome, retries included,
+        so that none overtakes another. Upserts are always sent so. Costs fuller batches where few customers have many.
     :param on_source_changed: when a retry finds that the source no longer says what the earlier try settled:
         `"restart"` from its beginning, or `"fail"`.
     :param dry_run: read, map, validate and encode, but send nothing.

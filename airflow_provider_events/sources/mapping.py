@@ -162,7 +162,7 @@ class RowMapper:
         :raises InvalidEvent: naming the field and the reason.
         """
         mapping = self.mapping
-        identity = {key: identifier(row[at], key) for key, at in self.identity if row[at] is not None}
+        identity = self.identity_of(row)
         name: Any = mapping.name if self.name is None else row[self.name]
         timestamp = None
         if self.timestamp is not None:
@@ -182,6 +182,13 @@ class RowMapper:
                 del properties[key]
         own_id: Any = None if self.id is None else event_id(row[self.id])
         return Event(name, identity, timestamp, properties, own_id)
+
+    def identity_of(self, row: Row) -> dict[str, Any]:
+        """The ids of one row that are there.
+
+        :raises InvalidEvent: one of them is of a kind that makes none.
+        """
+        return {key: identifier(row[at], key) for key, at in self.identity if row[at] is not None}
 
     def aware(self, value: Any, text_too: bool = False) -> Any:
         """A time without a zone in that of the mapping; every other value as it is."""

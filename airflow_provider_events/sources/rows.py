@@ -147,6 +147,10 @@ class MappedRows(BulkRecords):
         """See `BulkEncoder.encode`."""
         return self._encoder.encode(self._rows, codec, sent_at)
 
+    def identity(self, at: int) -> Mapping[str, Any]:
+        """See `BulkRecords.identity`."""
+        return self._mapper.identity_of(self._rows[at])
+
 
 class EventRecords:
     """What is already in Python as records: a list, an XCom, a generator, a DataFrame.

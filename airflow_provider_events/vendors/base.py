@@ -47,6 +47,8 @@ class Upserts(Codec):
     :param vendor: whose entries they are.
     """
 
+    overwrites = True
+
     def __init__(self, vendor: Vendor) -> None:
         self.conn_type = vendor.conn_type
         self.max_request_bytes, self.fragment_overhead = vendor.max_request_bytes, vendor.fragment_overhead

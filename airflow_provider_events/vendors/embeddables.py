@@ -71,6 +71,7 @@ class Embeddables(Vendor):
     )
     identity_keys = "exactly one User Data key (`email`, …), and optionally `embeddable_id`"
     deduplication = "none documented"
+    scope_names = ("embeddable_id",)
 
     def __init__(self, values: ConnectionValues) -> None:
         super().__init__(values)

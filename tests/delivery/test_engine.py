@@ -129,6 +129,23 @@ def test_no_more_requests_than_allowed_are_open_and_all_places_are_used(max_in_f
     assert most_open == max_in_flight
 
 
+@pytest.mark.parametrize("ordering", ["none", "identity"])
+def test_few_events_use_all_places_too(ordering: Any) -> None:
+    """A window of them is read at once; whoever comes for the last of it finds the source at its end."""
+
+    async def answer(request: Request) -> Answer:
+        await asyncio.sleep(1)
+        return said(200, "delivered")
+
+    run = Run(answer, batch_size=1, max_in_flight=8, options=DeliveryOptions(ordering=ordering))
+
+    async def seconds() -> float:
+        await run.through(chunked(rows(8)))
+        return asyncio.get_running_loop().time()
+
+    assert simulate(seconds()) < 1.5
+
+
 def test_the_source_is_read_no_more_than_two_chunks_ahead() -> None:
     given_out = 0
     ahead: list[int] = []

@@ -264,6 +264,9 @@ def test_stops_lose_nothing_and_double_nothing(
     if report is None:
         report = attempt(world, Rows(kinds, keyed), ordering=ordering)
     assert world.accepted == Counter({str(key): 1 for key, kind in kinds.items() if kind in ("good", "late")})
+    if ordering == "identity":
+        of_one_customer = [key for key, kind in kinds.items() if kind == "good"]
+        assert of_one_customer == sorted(of_one_customer, key=lambda key: world.accepted_at[str(key)])
     close(report, world, kinds)
 
 

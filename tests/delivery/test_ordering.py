@@ -1,10 +1,11 @@
-"""`ordering="identity"`: no event overtakes an earlier one of its customer, whatever goes wrong on the way."""
+"""`ordering="identity"`, and upserts: no event overtakes an earlier one of its customer, whatever goes wrong."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 import pytest
 from aiohttp import web
@@ -12,14 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_events.contract import Answer, Request
-from airflow_provider_events.delivery.batching import identity_of, lane_of
+from airflow_provider_events.delivery.batching import identity_of
 from airflow_provider_events.delivery.job import Delivery, Plan
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
+from airflow_provider_events.delivery.pacing import RetryPolicy
 from airflow_provider_events.events import Event, Record
 from airflow_provider_events.exceptions import DeliveryInterrupted
 from airflow_provider_events.http import open_transport
-from airflow_provider_events.http.contract import Endpoint
-from tests.delivery.harness import QUICK, SENT_AT, Given, PlainWire, Run, odd_server, said
+from airflow_provider_events.http.contract import Endpoint, TransportError
+from tests.delivery.harness import QUICK, SENT_AT, Given, PlainWire, Run, odd_server, records, said
 from tests.reliability.clock import simulate
 
 IN_ORDER = DeliveryOptions(ordering="identity", max_rejected=10**6, on_missing_entry="wait")
@@ -160,6 +162,84 @@ def test_the_order_holds_with_late_customers_and_rejected_events(
     assert arrivals.by_customer == wanted
 
 
+customers_of_two_kinds = st.lists(
+    st.dictionaries(st.sampled_from("xy"), st.integers(1, 4), min_size=1), min_size=1, max_size=50
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    customers_of_two_kinds,
+    st.booleans(),
+    st.sets(st.integers(1, 50), max_size=5),
+    st.sets(st.integers(1, 4), max_size=2),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.integers(3, 30),
+    st.integers(0, 2**32),
+)
+def test_nothing_is_sent_before_what_its_customer_did_earlier_has_its_outcome(
+    identities: list[dict[str, int]],
+    several_ids: bool,
+    poison: set[int],
+    late: set[int],
+    batch_size: int,
+    workers: int,
+    max_bytes: int,
+    seed: int,
+) -> None:
+    """Outages, quotas, cut connections, refusals of whole bulks, events tried again alone, and customers who come late;
+    with one id each, or with several of which any may be the same as another customer's."""
+    chance, tried = random.Random(seed), Counter[str]()
+    if not several_ids:
+        identities = [dict([min(identity.items())]) for identity in identities]
+    events = [Event("e", dict(identity), id=str(row)) for row, identity in enumerate(identities, start=1)]
+    outcomes: dict[int, str] = {}
+
+    def are_one(one: int, other: int) -> bool:
+        return bool(identities[one - 1].items() & identities[other - 1].items())
+
+    async def answer(request: Request) -> Answer:
+        rows = [int(row) for row in (request.body or b"").decode().split(",")]
+        for row in rows:
+            earlier = [n for n in range(1, row) if are_one(n, row)]
+            assert outcomes.keys() >= set(earlier), f"row {row} before one of {earlier}"
+            assert not any(are_one(row, other) for other in rows if other != row)
+        await asyncio.sleep(chance.random())
+        luck = chance.random()
+        if luck < 0.1:
+            raise TransportError("no answer")
+        if luck < 0.2:
+            return said(503 if luck < 0.15 else 429, "retry")
+        if poison.intersection(rows):
+            if len(rows) == 1:
+                outcomes[rows[0]] = "rejected"
+            return said(400, "rejected")
+        verdicts = []
+        for row in rows:
+            if not several_ids and identities[row - 1].get("x") in late and asyncio.get_running_loop().time() < 60:
+                verdicts.append("missing")
+            elif tried[str(row)] < 2 and chance.random() < 0.1:
+                tried[str(row)] += 1
+                verdicts.append("retry")
+            else:
+                outcomes[row] = "delivered"
+                verdicts.append("delivered")
+        return said(200, verdicts)
+
+    run = Run(
+        answer,
+        PlainWire(max_bytes),
+        batch_size=batch_size,
+        max_in_flight=workers,
+        policy=RetryPolicy(budget_seconds=1e9, max_wait_seconds=1e9),
+        options=IN_ORDER,
+    )
+    report = simulate(run.through(records(events, chance.randint(1, 20))))
+    rejected = sum(outcome == "rejected" for outcome in outcomes.values())
+    assert (report.delivered, report.rejected, report.unsent) == (len(events) - rejected, rejected, 0)
+
+
 def test_a_request_never_holds_two_events_of_one_customer() -> None:
     """A vendor may take the events of one request in any order, or some of them only."""
     seen: list[list[str]] = []
@@ -177,8 +257,7 @@ def test_a_request_never_holds_two_events_of_one_customer() -> None:
         assert len(set(names)) == len(names)
 
 
-def test_one_slow_customer_holds_up_nobody_outside_its_lane() -> None:
-    """The documented cost: those who share the lane wait; the others go on as far as the buffer reaches."""
+def test_one_slow_customer_holds_up_nobody_else() -> None:
     done: dict[str, float] = {}
 
     async def answer(request: Request) -> Answer:
@@ -188,12 +267,59 @@ def test_one_slow_customer_holds_up_nobody_outside_its_lane() -> None:
             done[event] = asyncio.get_running_loop().time()
         return said(200, ["delivered"] * len(events))
 
-    customers = list(range(40))
+    customers = [0, *range(300), *range(300)]
     simulate(Run(answer, batch_size=1, max_in_flight=8, options=IN_ORDER).through(of_customers(customers)))
-    lane = lane_of(Record(1, Event("e", {"id": 0})), 8)
-    others = [n for n in customers[1:] if lane_of(Record(1, Event("e", {"id": n})), 8) != lane]
-    assert others
-    assert max(done[f"{n}.{n + 1}"] for n in others) < 10
+    assert max(at for event, at in done.items() if not event.startswith("0.")) < 10
+    assert [round(done[f"0.{row}"]) for row in (1, 2, 302)] == [500, 1000, 1500]
+
+
+def test_rows_that_wait_for_their_customer_are_bounded() -> None:
+    """However many events somebody has: the source is read no further than a thousand rows ahead of them."""
+    read: list[int] = []
+
+    def source() -> Iterator[list[Record]]:
+        for start in range(0, 20_000, 100):
+            read.append(run.ledger.counters.read - run.ledger.counters.delivered)
+            yield [Record(row, Event("e", {"id": "one"}, id=f"1.{row}")) for row in range(start + 1, start + 101)]
+
+    async def answer(request: Request) -> Answer:
+        await asyncio.sleep(0.01)
+        return said(200, "delivered")
+
+    run = Run(answer, batch_size=10, max_in_flight=4, options=IN_ORDER)
+    assert simulate(run.through(Given(source()))).delivered == 20_000
+    assert max(read) <= 1000 + 2 * 100
+
+
+def test_batches_are_as_full_as_customers_allow() -> None:
+    """Whoever comes again goes with those who follow."""
+
+    async def answer(request: Request) -> Answer:
+        await asyncio.sleep(0.1)
+        return said(200, "delivered")
+
+    run = Run(answer, batch_size=10, max_in_flight=4, options=IN_ORDER)
+    customers = [n - (n % 7 == 3) for n in range(1000)]
+    assert simulate(run.through(of_customers(customers))).delivered == 1000
+    assert run.ledger.counters.requests <= 100 + 4
+
+
+def test_what_overwrites_is_in_order_unasked() -> None:
+    arrivals = Arrivals()
+    chance = random.Random(7)
+    customers = [chance.randrange(20) for _ in range(300)]
+
+    async def answer(request: Request) -> Answer:
+        await asyncio.sleep(chance.random())
+        events = (request.body or b"").decode().split(",")
+        for event in events:
+            arrivals.accept(event)
+        return said(200, ["delivered"] * len(events))
+
+    wire = PlainWire()
+    wire.overwrites = True
+    simulate(Run(answer, wire, batch_size=5).through(of_customers(customers)))
+    arrivals.check(customers)
 
 
 def test_an_identity_is_the_same_in_whatever_order_its_keys_come() -> None:
