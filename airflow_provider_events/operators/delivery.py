@@ -251,7 +251,8 @@ class EventDeliveryOperator(DeliveryOperator):
     """Base of the operators that deliver events, and may create their customers' entries first.
 
     :param ensure_entry: create the customers' entries first where they are missing, by upserts: True, or a mapping of
-        attributes that each of them gets. Vibetrace, WebEngage, Bloomreach; rows are read twice.
+        attributes that each of them gets. Vibetrace, WebEngage, Bloomreach; rows are read twice. An event whose
+        customer is not to be seen at once is tried again for a minute before `on_missing_entry` applies.
 
     For the other parameters see `DeliveryOperator`.
     """

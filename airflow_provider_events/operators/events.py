@@ -38,7 +38,8 @@ class SendEventOperator(BaseOperator):
     :param properties: what else is known.
     :param id: the caller's own idempotency key.
     :param ensure_entry: create the customer's entry first where it is missing, by an upsert: True, or a mapping of
-        attributes that it gets. Vibetrace, WebEngage, Bloomreach.
+        attributes that it gets. Vibetrace, WebEngage, Bloomreach. While it is not to be seen, the event is sent again,
+        for a minute at most.
 
     Returns the `Receipt` as a dictionary. A rejected event, or refused credentials, fail the task without a retry; a
     missing entry fails it with one.
