@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.job import Job
-from benchmarks.rows import COLUMNS, MAPPING, chunks, query
+from benchmarks.rows import COLUMNS, chunks
+from benchmarks.sources import source_of
 from benchmarks.wires import WIRES, bodies
 
 __all__ = ["CLIENTS", "Run"]
@@ -43,28 +44,24 @@ def ours(job: Job) -> Run:
     from airflow_provider_events._compat import BaseHook
     from airflow_provider_events.delivery.options import DeliveryOptions
     from airflow_provider_events.hooks.base import EventsHook
-    from airflow_provider_events.sources.mapping import EventMapping
-    from airflow_provider_events.sources.rows import SqlRecords
-    from airflow_provider_events.sources.sql import SqlSource
 
-    mapping = EventMapping.of({**MAPPING, "identity": {wire.identity: "email"}})
-    key_column = "event_id" if job.keyset else None
-    BaseHook.get_connection("bench_rows").get_hook()  # imports the driver
+    database = BaseHook.get_connection("bench_rows").get_hook()
+    assert isinstance(database, DbApiHook)
+    source = source_of(job, wire.identity, database)
 
     def run(rows: int) -> int:
-        database = BaseHook.get_connection("bench_rows").get_hook()
-        assert isinstance(database, DbApiHook)
         hook = EventsHook.for_connection("bench")
         if job.requests_per_minute is None:
             hook.vendor.quota = lambda batch_size: None  # type: ignore[method-assign]  # lifted, as the page says
         report = hook.deliver_source(
-            SqlRecords(SqlSource(database, query(rows, job.bad_percent), key_column=key_column), mapping, key_column),
+            source(rows),
             DeliveryOptions(
                 max_rejected=rows,
                 max_in_flight=job.in_flight,
                 requests_per_minute=job.requests_per_minute,
                 dry_run=job.dry_run,
             ),
+            codec=hook.vendor.upserts() if job.source == "upserts" else None,
             store=FileStore(Path(job.folder, f"checkpoint-{rows}.json")),
             rejected_path=str(Path(job.folder, f"rejected-{rows}.jsonl")) if job.bad_percent else None,
         )

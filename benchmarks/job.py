@@ -19,6 +19,7 @@ class Job:
     :param url: of the stub.
     :param folder: for what the run has to write.
     :param database: path of the SQLite file; or the JSON of an Airflow connection to PostgreSQL.
+    :param source: what is delivered, of `SOURCES`.
     :param keyset: read page by page by key.
     :param bad_percent: rows without an identity.
     :param requests_per_minute: a quota to keep; None lifts the vendor's, which would hide what a client can do.
@@ -33,6 +34,7 @@ class Job:
     url: str = ""
     folder: str = ""
     database: str = ""
+    source: str = "sql"
     keyset: bool = False
     bad_percent: int = 0
     requests_per_minute: float | None = None

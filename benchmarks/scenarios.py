@@ -14,6 +14,7 @@ from benchmarks.job import Job
 from benchmarks.measure import finish, measure
 from benchmarks.profile import profile
 from benchmarks.rows import sqlite_file
+from benchmarks.sources import SOURCES
 from benchmarks.wires import WIRES
 
 __all__ = ["SCENARIOS", "Case", "Scenario", "Selection"]
@@ -164,6 +165,16 @@ def floor(selection: Selection) -> Iterable[Case]:
         yield Case({"vendor": vendor, "rows": rows}, partial(measure, job), 3)
 
 
+def sources(selection: Selection) -> Iterable[Case]:
+    """Everything but the network, for each kind of source."""
+    database = str(sqlite_file(100_000))
+    if "bloomreach" in selection.vendors:
+        for source in SOURCES:
+            rows = selection.of(100_000)
+            job = Job("ours", "bloomreach", rows, IN_FLIGHT["bloomreach"], database=database, source=source)
+            yield Case({"source": source, "rows": rows}, partial(measure, replace(job, dry_run=True)), 3)
+
+
 def stubs(selection: Selection) -> Iterable[Case]:
     """The stub in C and the one in Python under the fastest client there is."""
     database = str(sqlite_file(100_000))
@@ -207,6 +218,7 @@ SCENARIOS = {
         Scenario("stubs", stubs),
         Scenario("cpu", cpu),
         Scenario("floor", floor),
+        Scenario("sources", sources),
         Scenario("instructions", instructions),
         Scenario("latency", latency),
         Scenario("bad_rows", bad_rows),

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.results import Figure, Results, number
+from benchmarks.sources import SOURCES
 from benchmarks.wires import WIRES
 
 __all__ = ["LABELS", "TABLES", "facts"]
@@ -134,6 +135,20 @@ def instructions(results: Results) -> list[str]:
         figures = [results.figure(key, name) for name in ("row", "request", "http", "row_blocks")]
         rows.append(line(results, key, [VENDORS[key["vendor"]]], [shown(figure, spread=False) for figure in figures]))
     return table(["vendor", "a row", "a request", "HTTP client, a request", "memory blocks of a row"], rows)
+
+
+def sources(results: Results) -> list[str]:
+    """By what is read, without a network."""
+    query = find(results, source="sql")
+    rows = []
+    for key in results.keys:
+        cells = [
+            shown(results.figure(key, "cpu_us")),
+            shown(results.ratio(key, query, "cpu_us"), spread=False, unit="x"),
+            f"{key['rows']:,}",
+        ]
+        rows.append(line(results, key, [SOURCES[key["source"]]], cells))
+    return table(["source", "CPU µs/event", "to a query", "rows"], rows)
 
 
 def scaling(results: Results) -> list[str]:
@@ -278,6 +293,7 @@ TABLES: dict[str, Callable[[Results], list[str]]] = {
     "stubs": stubs,
     "cpu": cpu,
     "floor": floor,
+    "sources": sources,
     "instructions": instructions,
     "latency": latency,
     "bad_rows": bad_rows,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import islice
@@ -228,7 +227,11 @@ def _safely_taken(value: Any) -> Any:
 def _taken(value: Any, depth: int = 0) -> Any:
     """A copy of whatever may still be changed: a generator may hand out the same dictionary again and again."""
     if isinstance(value, Event):
-        return replace(value, properties=_taken(value.properties))
+        taken = object.__new__(Event)  # `replace` would check everything again
+        for name in Event.__slots__:
+            object.__setattr__(taken, name, getattr(value, name))
+        object.__setattr__(taken, "properties", _taken(value.properties))
+        return taken
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     if depth <= MAX_DEPTH:  # what is deeper is rejected anyway
