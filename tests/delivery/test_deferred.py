@@ -416,7 +416,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("ordering", ["none", "identity"])
-@pytest.mark.parametrize(("before", "after"), [(9, 0), (9, 5), (100, 300)])
+@pytest.mark.parametrize(("before", "after"), [(1, 0), (1, 5), (9, 0), (100, 300)])
 def test_a_source_that_pauses_holds_up_nothing_that_is_due(ordering: Any, before: int, after: int) -> None:
     vendor = Paused()
     report = paused(vendor, vendor.source(before, after), ordering)
