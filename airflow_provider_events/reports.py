@@ -52,6 +52,9 @@ class DeliveryReport:
     :param reasons: reason of rejection -> count; more than 50 different ones are counted as `other reasons`.
     :param rejected_path: where the rejected events are, if anywhere.
     :param conn_id: the Airflow connection.
+    :param pending: of the rejected, those that are kept for the next run; see `pending_path`.
+    :param healed: kept by earlier runs, and delivered by this one.
+    :param expired: kept by earlier runs, and given up by this one.
     :ivar version: of these fields, for whoever keeps them: 1. Later ones may add fields, and take none away.
     :raises ValueError: the sum is another one, or a count is below 0.
     """
@@ -69,6 +72,9 @@ class DeliveryReport:
     reasons: Mapping[str, int] = field(default_factory=dict)
     rejected_path: str | None = None
     conn_id: str = ""
+    pending: int = 0
+    healed: int = 0
+    expired: int = 0
     version: int = field(default=VERSION, init=False)
 
     def __post_init__(self) -> None:

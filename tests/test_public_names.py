@@ -47,7 +47,7 @@ DELIVERY = (
     "max_in_flight=None requests_per_minute=None ordering='none' on_source_changed='restart' "
     "resume_after_clear='unfinished' checkpoint_path=None on_empty='succeed' hook_params=None dry_run=False"
 )
-EVENTS = f"{DELIVERY[2:]} ensure_entry=False"
+EVENTS = f"{DELIVERY[2:]} ensure_entry=False pending_path=None pending_max_age=None"
 HOOK_OPTIONS = (
     "on_missing_entry='reject' missing_entry_timeout=900.0 max_rejected=0 max_rows=None canary=None "
     "canary_max_rejected=0 batch_size=None max_in_flight=None "
@@ -63,7 +63,7 @@ CALLED = {
     "events.Receipt": "vendor event_id status reference=None request_id=None requests=1",
     "events.Rejection": "row code reason field=None",
     "events.DeliveryReport": "vendor read=0 delivered=0 rejected=0 skipped=0 resumed=0 unsent=0 requests=0 retries=0 "
-    "seconds=0.0 reasons rejected_path=None conn_id=''",
+    "seconds=0.0 reasons rejected_path=None conn_id='' pending=0 healed=0 expired=0",
     "sources.mapping.EventMapping": "* name=None name_column=None identity timestamp=None id=None properties=None "
     "timezone=None nulls='drop'",
     "delivery.options.DeliveryOptions": HOOK_OPTIONS,
@@ -104,12 +104,13 @@ TEMPLATED = {
     "max_growth dry_run rejected_path checkpoint_path",
     "operators.events.SendEventOperator": "conn_id name identity timestamp properties id",
     "operators.events.SendEventsOperator": "events mapping conn_id max_rejected max_rows max_growth "
-    "dry_run rejected_path checkpoint_path",
+    "dry_run rejected_path checkpoint_path pending_path",
     "sensors.entry.EntryExistsSensor": "identity identities conn_id checkpoint_path",
     "transfers.sql_to_entries.SqlToEntriesOperator": "sql parameters sql_conn_id mapping key_column interval_column "
     "initial_value cursor_name conn_id max_rejected max_rows max_growth dry_run rejected_path checkpoint_path",
     "transfers.sql_to_events.SqlToEventsOperator": "sql parameters sql_conn_id mapping key_column interval_column "
-    "initial_value cursor_name conn_id max_rejected max_rows max_growth dry_run rejected_path checkpoint_path",
+    "initial_value cursor_name conn_id max_rejected max_rows max_growth dry_run rejected_path checkpoint_path "
+    "pending_path",
 }
 # Error -> its base, and whether Airflow's retries can help.
 ERRORS = {

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 
-from airflow_provider_events.contract import Outcome
+from airflow_provider_events.contract import Outcome, Verdict
 from airflow_provider_events.delivery.checkpoint import Checkpoint, Tally
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile, rejected_line
 from airflow_provider_events.delivery.offsets import OffsetTracker, Settled, Slice
+from airflow_provider_events.delivery.pending import PendingEvents
 from airflow_provider_events.events import DeliveryReport, Record, Rejection
 from airflow_provider_events.exceptions import EventsError
 from airflow_provider_events.shown import MASK, shown
@@ -32,6 +33,7 @@ class Counters:
     read: int = 0
     delivered: int = 0
     rejected: int = 0
+    pending: int = 0
     skipped: int = 0
     resumed: int = 0
     requests: int = 0
@@ -42,7 +44,7 @@ class Counters:
 
     def restart(self) -> None:
         """Forget all rows; requests were made all the same."""
-        self.read = self.delivered = self.rejected = self.skipped = self.resumed = 0
+        self.read = self.delivered = self.rejected = self.pending = self.skipped = self.resumed = 0
         self.reasons.clear()
 
     @property
@@ -64,9 +66,17 @@ class Ledger:
     :param vendor: connection type, for the report.
     :param dead_letters: where rejected records go; None for nowhere.
     :param conn_id: the connection, for the report.
+    :param pending: where those go that time can cure; None: with the others.
     """
 
-    def __init__(self, vendor: str, dead_letters: DeadLetterFile | None = None, conn_id: str = "") -> None:
+    def __init__(
+        self,
+        vendor: str,
+        dead_letters: DeadLetterFile | None = None,
+        conn_id: str = "",
+        pending: PendingEvents | None = None,
+    ) -> None:
+        self._pending = pending
         self._vendor = vendor
         self._conn_id = conn_id
         self._dead_letters = dead_letters
@@ -94,6 +104,7 @@ class Ledger:
             counts, tally = self.counters, start.tally
             counts.read = start.position - start.renumbered
             counts.resumed, counts.rejected, counts.skipped = tally.delivered, tally.rejected, tally.skipped
+            counts.pending = tally.pending
             counts.reasons.update(tally.reasons)
 
     def took(self, count: int) -> None:
@@ -112,17 +123,20 @@ class Ledger:
 
     def rejected_by_vendor(self, slice_: Slice, record: Record, outcome: Outcome) -> None:
         """The vendor rejected one event."""
-        self.rejected(record, Rejection(record.row, outcome.code, outcome.reason))
+        rejection = Rejection(record.row, outcome.code, outcome.reason)
+        self.rejected(record, rejection, curable=outcome.verdict is Verdict.MISSING)
         self.offsets.ack(slice_, (record.row,))
 
-    def rejected(self, record: Record, rejection: Rejection) -> None:
-        """One record is rejected for good."""
+    def rejected(self, record: Record, rejection: Rejection, *, curable: bool = False) -> None:
+        """One record is rejected for good; or, where time can cure the reason, kept for the next run."""
         self.counters.rejected += 1
         reason = self.counters.count_reason(rejection.summary)
         examples = self.examples.setdefault(reason, [])
         if len(examples) < EXAMPLES:
             examples.append(f"row {record.row}{_masked(record)}")
-        if self._dead_letters is not None:
+        if curable and self._pending is not None and self._pending.keep(record, rejection):
+            self.counters.pending += 1
+        elif self._dead_letters is not None:
             self._dead_letters.write(rejected_line(self._vendor, record, rejection))
         elif self._unkept is not None:
             self._unkept.append((record.row, record.row))
@@ -131,7 +145,7 @@ class Ledger:
         """Where the delivery stands."""
         counts = self.counters
         delivered = counts.resumed + counts.delivered
-        tally = Tally(delivered, counts.rejected, counts.skipped, Counter(counts.reasons))
+        tally = Tally(delivered, counts.rejected, counts.skipped, Counter(counts.reasons), counts.pending)
         return self.offsets.checkpoint(
             fingerprint, sent_at, self._dead_letters.uri if self._dead_letters else None, tally
         )
@@ -163,6 +177,9 @@ class Ledger:
             seconds=round(counts.seconds, 3),
             reasons=dict(counts.reasons.most_common()),
             rejected_path=self._dead_letters.uri if self._dead_letters and counts.rejected else None,
+            pending=counts.pending,
+            healed=self._pending.healed if self._pending else 0,
+            expired=self._pending.expired if self._pending else 0,
             conn_id=self._conn_id,
         )
 

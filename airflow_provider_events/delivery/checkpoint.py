@@ -29,6 +29,7 @@ class Tally:
     rejected: int = 0
     skipped: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    pending: int = 0
 
 
 class OpenRows(NamedTuple):
@@ -98,6 +99,7 @@ class Checkpoint:
             "delivered": tally.delivered,
             "rejected": tally.rejected,
             "skipped": tally.skipped,
+            "pending": tally.pending,
             "reasons": dict(tally.reasons),
             "sent_at": self.sent_at.isoformat(),
             "last_key": dump_key(self.last_key),
@@ -125,8 +127,14 @@ class Checkpoint:
                 for group in data["open"]
             )
             before_row, before_key = data["before_open"]
-            renumbered = data.get("renumbered", 0)
-            numbers = [*counts, renumbered, before_row, *(n for group in groups for rows in group for n in rows[:2])]
+            renumbered, pending = data.get("renumbered", 0), data.get("pending", 0)
+            numbers = [
+                *counts,
+                renumbered,
+                pending,
+                before_row,
+                *(n for group in groups for rows in group for n in rows[:2]),
+            ]
             if not all(type(number) is int and number >= 0 for number in numbers):
                 raise ValueError("a number of rows that is not a whole number from 0")
             opened = [rows for group in groups for rows in group]
@@ -145,7 +153,7 @@ class Checkpoint:
                 str(data["fingerprint"]),
                 counts[0],
                 str(data["digest"]),
-                Tally(counts[1], counts[2], counts[3], reasons),
+                Tally(counts[1], counts[2], counts[3], reasons, pending),
                 sent_at,
                 load_key(data["last_key"]),
                 groups,

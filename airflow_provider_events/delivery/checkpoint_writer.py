@@ -11,6 +11,7 @@ from typing import Any
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
 from airflow_provider_events.delivery.offsets import Settled
+from airflow_provider_events.delivery.pending import PendingEvents
 from airflow_provider_events.delivery.resume import SourceCursor
 from airflow_provider_events.exceptions import CursorNotMoved, DeliveryInterrupted, EventsError
 
@@ -29,6 +30,7 @@ class CheckpointWriter:
     Rejected rows are brought to their file first, so that neither cursor nor checkpoint ever claims more than the file
     holds.
 
+    :param pending: rejected rows that are kept for the next run, brought to their file likewise.
     :param cursor: of the source, which is told what is settled; None for none.
     :param checkpoint: where it stands now; called on the event loop. So too `settled`.
     :param gap_count: how many places a checkpoint would have to name; past 5,000 only the last one is saved.
@@ -38,6 +40,7 @@ class CheckpointWriter:
         self,
         store: CheckpointStore | None,
         dead_letters: DeadLetterFile | None,
+        pending: PendingEvents | None,
         cursor: SourceCursor | None,
         checkpoint: Callable[[], Checkpoint],
         settled: Callable[..., Settled],
@@ -45,6 +48,7 @@ class CheckpointWriter:
     ) -> None:
         self._store = store
         self._dead_letters = dead_letters
+        self._pending = pending
         self._cursor = cursor
         self._checkpoint = checkpoint
         self._settled = settled
@@ -82,6 +86,8 @@ class CheckpointWriter:
         not_moved = None
         if self._dead_letters is not None:
             self._dead_letters.flush()
+        if self._pending is not None:
+            self._pending.flush()
         if self._cursor is not None and settled is not None:
             not_moved = self._move(self._cursor, settled)
         if self._store is not None and value is not None:

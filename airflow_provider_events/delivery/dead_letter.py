@@ -77,13 +77,14 @@ class DeadLetterFile:
         """
         if self._failure is not None:
             raise self._failure
-        pending, self._pending = self._pending, []
-        if pending:
+        count = len(self._pending)  # more may come meanwhile, on another thread
+        if count:
             try:
-                self._storage.append(b"".join(pending))
+                self._storage.append(b"".join(self._pending[:count]))
             except Exception as error:
                 self._failure = error
                 raise
+            del self._pending[:count]
             self._written = True
 
     def adopt(self, checkpoint: Checkpoint) -> None:
@@ -129,8 +130,11 @@ class DeadLetterFile:
             self._storage.remove()
 
 
-def rejected_line(vendor: str, record: Record, rejection: Rejection) -> bytes:
-    """One line of the file, by the table above; without the data where nothing can be made of these."""
+def rejected_line(vendor: str, record: Record, rejection: Rejection, since: str | None = None) -> bytes:
+    """One line of the file, by the table above; without the data where nothing can be made of these.
+
+    :param since: when the event was first rejected, for one that is to be tried again.
+    """
     head, _ = plain_row(
         {
             "version": REJECTED_SCHEMA,
@@ -139,6 +143,7 @@ def rejected_line(vendor: str, record: Record, rejection: Rejection) -> bytes:
             "code": rejection.code,
             "field": rejection.field,
             "reason": rejection.reason,
+            **({"since": since} if since else {}),
         }
     )
     try:

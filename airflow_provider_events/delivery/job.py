@@ -21,11 +21,12 @@ from airflow_provider_events.delivery.accounts import Ledger
 from airflow_provider_events.delivery.checkpoint import Checkpoint, CheckpointStore
 from airflow_provider_events.delivery.checkpoint_writer import LAST_SAVE_SECONDS, CheckpointWriter
 from airflow_provider_events.delivery.dead_letter import DeadLetterFile
-from airflow_provider_events.delivery.encoding import Chunk, prepare
+from airflow_provider_events.delivery.encoding import Chunk, at_its_time, prepare
 from airflow_provider_events.delivery.engine import Engine
 from airflow_provider_events.delivery.observers import DeliveryObserver, Observers
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
+from airflow_provider_events.delivery.pending import PendingEvents
 from airflow_provider_events.delivery.progress import Meter
 from airflow_provider_events.delivery.resume import Resumable, Source, load
 from airflow_provider_events.delivery.row_limits import RowLimit, check_row_count
@@ -81,6 +82,7 @@ class Delivery:
     :param observers: are told how it goes.
     :param dead_letters: where rejected events go; None for nowhere.
     :param store: keeps the checkpoint; None for none.
+    :param pending: takes rejected events that the next run is to offer again; None for none.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Delivery:
         observers: Iterable[DeliveryObserver] = (),
         dead_letters: DeadLetterFile | None = None,
         store: CheckpointStore | None = None,
+        pending: PendingEvents | None = None,
     ) -> None:
         self._codec = codec
         self._open_transport = open_transport
@@ -98,7 +101,8 @@ class Delivery:
         self._observers = Observers(observers)
         self._dead_letters = dead_letters
         self._store = None if plan.options.dry_run else store
-        self._ledger = Ledger(plan.vendor, dead_letters, plan.conn_id)
+        self._pending = pending
+        self._ledger = Ledger(plan.vendor, dead_letters, plan.conn_id, pending)
         self._stopped = threading.Event()
         self._ended: DeliveryReport | None = None
         self._engine: Engine | None = None
@@ -163,9 +167,12 @@ class Delivery:
         plan, ledger = self._plan, self._ledger
         sent_at = start.sent_at if start else plan.sent_at
         ledger.reset(start)
+        if self._pending is not None:
+            self._pending.sent_as = lambda event: at_its_time(event, self._codec, sent_at)
         checkpoint_writer = CheckpointWriter(
             self._store,
             self._dead_letters,
+            self._pending,
             source.cursor,
             partial(ledger.checkpoint, plan.fingerprint, sent_at),
             ledger.settled,

@@ -69,6 +69,8 @@ class LogObserver(DeliveryObserver):
         )
         for reason, count in report.reasons.items():
             self._log.warning("rejected %6d x %s (%s)", count, reason, "; ".join(examples.get(reason, ())))
+        if report.pending:
+            self._log.info("%d of the rejected events are kept for the next run", report.pending)
         if report.rejected_path:
             self._log.info("rejected events are in %s", report.rejected_path)
 

@@ -125,10 +125,11 @@ class DeliveryOptions:
 
         :raises TooManyRejected: they are not; a retry could not help.
         """
-        rejected = report.rejected
+        rejected = report.rejected - report.pending + report.expired
         allowed = self.max_rejected
         bound = allowed * report.read if isinstance(allowed, float) else allowed
-        nothing_arrived = rejected and not self.dry_run and not report.delivered + report.resumed
+        arrived = report.delivered + report.resumed + report.healed
+        nothing_arrived = report.rejected + report.expired and not self.dry_run and not arrived
         if rejected <= bound and not nothing_arrived:
             return
         limit = "none was delivered" if rejected <= bound else f"max_rejected={allowed}"

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from airflow_provider_events.delivery.checkpoint import CheckpointStore
     from airflow_provider_events.delivery.job import Delivery
     from airflow_provider_events.delivery.options import DeliveryKeywords, DeliveryOptions
+    from airflow_provider_events.delivery.pending import PendingEvents
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.http.contract import Endpoint
     from airflow_provider_events.redaction import Redactor
@@ -288,6 +289,7 @@ class EventsHook(BaseHook):
         store: CheckpointStore | None = None,
         entry_delay_seconds: float = 0.0,
         observers: Sequence[DeliveryObserver] = (),
+        pending: PendingEvents | None = None,
     ) -> DeliveryReport:
         """Deliver the records of a source; see `deliver`.
 
@@ -300,6 +302,7 @@ class EventsHook(BaseHook):
         :param entry_delay_seconds: the customers' entries were made just before; see `Limits`.
         :param store: keeps the checkpoint from try to try.
         :param observers: are told how it goes, beside the log and the hook's own.
+        :param pending: takes events that are rejected for a reason that time can cure.
         """
         from airflow_provider_events.delivery.dead_letter import DeadLetterFile
         from airflow_provider_events.delivery.job import Delivery, Plan
@@ -343,6 +346,7 @@ class EventsHook(BaseHook):
             [LogObserver(log), *self.observers, *observers],
             dead_letters,
             store,
+            None if wanted.dry_run else pending,
         )
         if self._stopped:
             self._delivery.stop()

@@ -105,6 +105,12 @@ class LocalFile:
         with suppress(FileNotFoundError), self._folder(make=False) as folder:
             os.unlink(self._name, dir_fd=folder)
 
+    def names_beside(self) -> list[str]:
+        """The names of all that is in its folder; none if that is not there."""
+        with suppress(FileNotFoundError), self._folder(make=False) as folder:
+            return os.listdir(folder)
+        return []
+
     def sibling(self, name: str) -> LocalFile:
         """Another file in the same folder."""
         return LocalFile(str(self._base), "/".join([*self._folders, name]), self._uri_base)
@@ -206,6 +212,12 @@ class ObjectFile:
     def remove(self) -> None:
         """Delete it, if it is there."""
         self._path.unlink(missing_ok=True)
+
+    def names_beside(self) -> list[str]:
+        """The names of all that is in its folder; none if that is not there."""
+        with suppress(FileNotFoundError):
+            return [path.name for path in self._path.parent.iterdir()]
+        return []
 
     def sibling(self, name: str) -> ObjectFile:
         """Another object in the same folder."""

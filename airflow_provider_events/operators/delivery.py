@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from airflow_provider_events._compat import (
@@ -34,6 +34,7 @@ from airflow_provider_events.values import kind
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
     from airflow_provider_events.contract import Codec
+    from airflow_provider_events.delivery.pending import PendingEvents
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.events import DeliveryReport
     from airflow_provider_events.hooks.base import EventsHook
@@ -162,7 +163,7 @@ class DeliveryOperator(BaseOperator):
                 source = self.source(hook)
                 guard = RowGuard(context, options.max_rows, number(self.max_growth, "max_growth"))
                 guard.check(source)
-                self.before_delivery(hook, context, options)
+                pending = self.before_delivery(hook, context, options)
                 report = hook.deliver_source(
                     source,
                     replace(options, max_rows=None),
@@ -174,6 +175,7 @@ class DeliveryOperator(BaseOperator):
                     store=store,
                     entry_delay_seconds=self.entry_delay_seconds(),
                     observers=state_observers(context),
+                    pending=pending,
                 )
             except AirflowTaskTimeout:
                 self._account(ti, hook, store)
@@ -200,8 +202,9 @@ class DeliveryOperator(BaseOperator):
     def begin(self, context: Context) -> None:
         """What the run decides about the source, before anything is opened; nothing here."""
 
-    def before_delivery(self, hook: EventsHook, context: Context, options: DeliveryOptions) -> None:
-        """What is to be done before the first event is sent: nothing."""
+    def before_delivery(self, hook: EventsHook, context: Context, options: DeliveryOptions) -> PendingEvents | None:
+        """What is to be done before the first row is sent: nothing; gives what keeps events for the next run."""
+        return None
 
     def entry_delay_seconds(self) -> float:
         """How long an entry that was made just before may not be seen yet; 0 where none was made."""
@@ -253,18 +256,62 @@ class EventDeliveryOperator(DeliveryOperator):
     :param ensure_entry: create the customers' entries first where they are missing, by upserts: True, or a mapping of
         attributes that each of them gets. Vibetrace, WebEngage, Bloomreach; rows are read twice. An event whose
         customer is not to be seen at once is tried again for a minute before `on_missing_entry` applies.
+    :param pending_path: folder in which events are kept whose customer has no entry: the next run of the task offers
+        them again before its own rows. A local path or a URI (templated). They do not count for `max_rejected`.
+    :param pending_max_age: for how long; then an event is given up, and counts. Default: seven days.
 
     For the other parameters see `DeliveryOperator`.
     """
 
-    def __init__(self, *, ensure_entry: bool | Mapping[str, Any] = False, **kwargs: Any) -> None:
+    template_fields: Sequence[str] = ("pending_path", *DeliveryOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        ensure_entry: bool | Mapping[str, Any] = False,
+        pending_path: str | None = None,
+        pending_max_age: timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.ensure_entry = ensure_entry
+        self.pending_path = pending_path
+        self._pending_path = GivenPath("pending_path", pending_path)
+        age = timedelta(days=7) if pending_max_age is None else pending_max_age
+        if not isinstance(age, timedelta) or age <= timedelta(0):
+            raise ConfigurationError(f"pending_max_age has to be a timedelta above 0, not {age!r}")
+        self.pending_max_age = age
+        policy = self.delivery_options["on_missing_entry"]
+        if pending_path and policy not in ("reject", "wait"):
+            raise ConfigurationError(
+                f"pending_path keeps events whose customer has no entry, and on_missing_entry={policy!r} rejects none"
+            )
 
-    def before_delivery(self, hook: EventsHook, context: Context, options: DeliveryOptions) -> None:
-        """Create the entries, unless it is a dry run."""
-        if not self.ensure_entry or options.dry_run:
-            return
+    def before_delivery(self, hook: EventsHook, context: Context, options: DeliveryOptions) -> PendingEvents | None:
+        """Create the entries, and offer the events that earlier runs have left, unless it is a dry run."""
+        if options.dry_run:
+            return None
+        if self.ensure_entry:
+            self._ensure(hook, context, options)
+        path = self._pending_path.checked(self.pending_path)
+        return self._offer(hook, context, options, path) if path else None
+
+    def _offer(self, hook: EventsHook, context: Context, options: DeliveryOptions, path: str) -> PendingEvents:
+        from airflow_provider_events.hooks.pending import PendingFolder, offer_pending
+
+        ti = context["ti"]
+        dag_id, _, *task = task_key(ti)
+        return offer_pending(
+            hook,
+            PendingFolder(path, "/".join(map(safe_name, [dag_id, *task]))),
+            options,
+            self.pending_max_age,
+            rejected_path=self._rejected_path.checked(self.rejected_path) or config_option("rejected_path"),
+            rejected_name=f"{task_name(ti)}/try_{ti.try_number}.pending.jsonl",
+            sent_at=dag_run_start(context),
+        )
+
+    def _ensure(self, hook: EventsHook, context: Context, options: DeliveryOptions) -> None:
         from airflow_provider_events.hooks.ensuring import ensure_entries
 
         attributes = self.ensure_entry if isinstance(self.ensure_entry, Mapping) else {}

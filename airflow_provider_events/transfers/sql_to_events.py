@@ -235,3 +235,5 @@ class SqlToEventsOperator(SqlDeliveryOperator, EventDeliveryOperator):
 
     For the parameters see `SqlDeliveryOperator`, `EventDeliveryOperator` and `DeliveryOperator`.
     """
+
+    template_fields: Sequence[str] = (*SqlDeliveryOperator.template_fields, "pending_path")
