@@ -245,7 +245,8 @@ ROOMS = {path.name for path in (*ROOT.iterdir(), *PACKAGE.iterdir()) if path.is_
 # Words of others that no code of ours has to write, and stand-ins for the reader's own.
 FOREIGN = {
     "PostgreSQL and MySQL": {"idle_in_transaction_session_timeout", "net_write_timeout"},
-    "Airflow and Kubernetes": {"task_instance_heartbeat_timeout", "terminationGracePeriodSeconds"},
+    "Airflow": {"max_num_rendered_ti_fields_per_task", "task_instance_heartbeat_timeout"},
+    "Kubernetes": {"terminationGracePeriodSeconds"},
     "the C library": {"M_TOP_PAD", "M_TRIM_THRESHOLD"},
     "the reader": {"example_key", "example_key_id", "example_secret", "my_clock", "pr_example", "rk_example"},
     "WebEngage": {"OptIn"},
