@@ -56,7 +56,7 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "lookup_days": {
                         "label": "Look-up window (days)",
-                        "description": "Entries are searched among those updated in so many days",
+                        "description": "How many days back entries are searched, by their last update",
                         "schema": {"type": ["number", "null"], "default": 30, "minimum": 0.001},
                     },
                     "requests_per_minute": {

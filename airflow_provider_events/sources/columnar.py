@@ -88,9 +88,9 @@ class BulkEncoder:
         if known == sum(map(len, self._kinds.values())):
             return False
         mapper, kinds_of = self._mapper, self._kinds
-        self._odd = [name for name, at in mapper.properties if kinds_of[at] - PLAIN.keys()]
+        self._to_convert = [name for name, at in mapper.properties if kinds_of[at] - PLAIN.keys()]
         self._nullable = any(type(None) in kinds_of[at] for _, at in mapper.properties)
-        fields = {at: _one_of(kinds_of[at], PLAIN) for name, at in mapper.properties if name not in self._odd}
+        fields = {at: _one_of(kinds_of[at], PLAIN) for name, at in mapper.properties if name not in self._to_convert}
         if mapper.timestamp is not None:
             fields[mapper.timestamp] = _one_of(kinds_of[mapper.timestamp], TIMES)
         ids = [at for _, at in mapper.identity]
@@ -167,10 +167,10 @@ class BulkEncoder:
     def _plain_properties(self, columns: Columns, codec: Codec) -> Dicts:
         filled = _dicts(self._mapper.properties, columns, len(columns[0]))
         made: Dicts = [*filled]
-        if self._odd:
-            formats = [(name, f"properties.{name}", codec.time_format(name)) for name in self._odd]
+        if self._to_convert:
+            formats = [(name, f"properties.{name}", codec.time_format(name)) for name in self._to_convert]
             made = [self._converted(values, formats) for values in filled]
-        if self._odd or self._nullable:
+        if self._to_convert or self._nullable:
             made = [self._without_nulls(values) if values and None in values.values() else values for values in made]
         return made
 

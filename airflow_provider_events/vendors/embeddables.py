@@ -63,7 +63,7 @@ class Embeddables(Vendor):
         ExtraField(
             "lookup_days",
             "Look-up window (days)",
-            "Entries are searched among those updated in so many days",
+            "How many days back entries are searched, by their last update",
             "number",
             default=30,
             minimum=0.001,
