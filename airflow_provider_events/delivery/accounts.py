@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 from airflow_provider_events.contract import Outcome, Verdict
 from airflow_provider_events.delivery.checkpoint import Checkpoint, Tally
@@ -24,6 +25,7 @@ IDS_SHOWN = 3
 EXAMPLES = 3
 MAX_REASONS = 50
 OTHER_REASONS = "other reasons"
+SHOWN = ("read", "delivered", "rejected", "skipped", "resumed", "requests", "retries")
 
 
 @dataclass(slots=True)
@@ -51,6 +53,15 @@ class Counters:
     def seconds(self) -> float:
         """Wall-clock seconds since the start."""
         return time.monotonic() - self.started
+
+    @property
+    def settled(self) -> int:
+        """Rows that have their outcome."""
+        return self.delivered + self.rejected + self.skipped + self.resumed
+
+    def shown(self) -> dict[str, Any]:
+        """What progress and report say of rows and requests."""
+        return {name: getattr(self, name) for name in SHOWN}
 
     def count_reason(self, reason: str) -> str:
         """One more of `reason`; past 50 different ones they are counted together. Returns what it was counted as."""
@@ -161,19 +172,13 @@ class Ledger:
         :raises EventsError: more rows have an outcome than were read, which is a fault of this package.
         """
         counts = self.counters
-        accounted = counts.delivered + counts.rejected + counts.skipped + counts.resumed
-        if accounted > counts.read:
-            raise EventsError(f"the accounts do not close: {counts.read} read, {accounted} accounted for")
+        if counts.settled > counts.read:
+            raise EventsError(f"the accounts do not close: {counts.read} read, {counts.settled} accounted for")
+        excluded = {"read": counts.read + self._excluded, "skipped": counts.skipped + self._excluded}
         return DeliveryReport(
             vendor=self._vendor,
-            read=counts.read + self._excluded,
-            delivered=counts.delivered,
-            rejected=counts.rejected,
-            skipped=counts.skipped + self._excluded,
-            resumed=counts.resumed,
-            unsent=counts.read - accounted,
-            requests=counts.requests,
-            retries=counts.retries,
+            **{**counts.shown(), **excluded},
+            unsent=counts.read - counts.settled,
             seconds=round(counts.seconds, 3),
             reasons=dict(counts.reasons.most_common()),
             rejected_path=self._dead_letters.uri if self._dead_letters and counts.rejected else None,

@@ -303,20 +303,16 @@ class OrderedFeed:
             if at in chunk.rejections:
                 continue
             ids = self._ids(chunk.identity(at))
-            before = [self._last[one] for one in ids if one in self._last]
-            if before:
-                group = _Group(chunk, slice_)
+            if before := [self._last[one] for one in ids if one in self._last]:
+                group, place = _Group(chunk.part(at, at + 1), slice_), 0  # it may wait for long, and keeps no other row
                 group.ahead = len(before)
                 for other in before:
                     other.behind.append(group)
                 self._waiting += 1
-            elif self._batch_size == 1:
-                group = _Group(chunk, slice_)
-                self._free.append((group, at))
             else:
-                group = together
-                self._free.append((group, at))
-            group.add(at, ids)
+                group, place = _Group(chunk, slice_) if self._batch_size == 1 else together, at
+                self._free.append((group, place))
+            group.add(place, ids)
             self._last.update(dict.fromkeys(ids, group))
 
     def _finish(self, rows: Collection[tuple[_Group, int]]) -> None:

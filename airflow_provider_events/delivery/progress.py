@@ -120,7 +120,7 @@ class Meter:
         if not soon:
             marks.append(now)
         rate = _per_second(now.delivered - minute.delivered, minute, now)
-        settled = counters.delivered + counters.rejected + counters.skipped + counters.resumed
+        settled = counters.settled
         total = self._total()
         if total is not None and total < counters.read:
             total = None
@@ -133,14 +133,8 @@ class Meter:
             conn_id=self._conn_id,
             updated_at=moment,
             seconds=round(now.seconds, 1),
-            read=counters.read,
+            **counters.shown(),
             total=total,
-            delivered=counters.delivered,
-            rejected=counters.rejected,
-            skipped=counters.skipped,
-            resumed=counters.resumed,
-            requests=counters.requests,
-            retries=counters.retries,
             events_per_second=round(_per_second(now.delivered - last.delivered, last, now), 1),
             events_per_second_overall=round(_per_second(counters.delivered, _Mark(0.0, 0, 0), now), 1),
             requests_per_minute=self._quota,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -278,7 +279,7 @@ def test_rows_that_wait_for_their_customer_are_bounded() -> None:
     read: list[int] = []
 
     def source() -> Iterator[list[Record]]:
-        for start in range(0, 20_000, 100):
+        for start in range(0, 5000, 100):
             read.append(run.ledger.counters.read - run.ledger.counters.delivered)
             yield [Record(row, Event("e", {"id": "one"}, id=f"1.{row}")) for row in range(start + 1, start + 101)]
 
@@ -287,8 +288,32 @@ def test_rows_that_wait_for_their_customer_are_bounded() -> None:
         return said(200, "delivered")
 
     run = Run(answer, batch_size=10, max_in_flight=4, options=IN_ORDER)
-    assert simulate(run.through(Given(source()))).delivered == 20_000
+    assert simulate(run.through(Given(source()))).delivered == 5000
     assert max(read) <= 1000 + 2 * 100
+
+
+def test_a_row_that_waits_keeps_no_other_in_memory() -> None:
+    """One customer is in every request, and slow; the rows of all others are 20 MB."""
+
+    def source() -> Iterator[list[Record]]:
+        for start in range(0, 4000, 100):
+            yield [
+                Record(row, Event("e", {"id": 0 if row % 50 == 7 else row}, id=f"{row:05000}"))
+                for row in range(start + 1, start + 101)
+            ]
+
+    async def answer(request: Request) -> Answer:
+        run.transport.sent.clear()
+        await asyncio.sleep(30 if f"{7:05000}".encode() in (request.body or b"") else 0.1)
+        return said(200, "delivered")
+
+    run = Run(answer, batch_size=50, max_in_flight=4, options=IN_ORDER)
+    tracemalloc.start()
+    try:
+        assert simulate(run.through(Given(source()))).delivered == 4000
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_batches_are_as_full_as_customers_allow() -> None:
