@@ -322,25 +322,23 @@ def fault_of_path(span: str) -> str | None:
         if left_open in span:
             faults = [fault_of_path(span.replace(left_open, name)) for name in names]
             return next((fault for fault in faults if fault), None)
-    first, slash, _ = span.partition("/")
-    if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*/?", span) or not (slash or re.search(r"\.(py|md|toml)$", span)):
+    if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*/?", span):
         return None
-    if slash and first in ROOMS:
-        return None if any((base / span).exists() for base in (ROOT, PACKAGE)) else f"no such file: {span}"
-    if not slash and not any(True for base in (ROOT,) for _ in base.glob(f"[!.]*/**/{span}")):
-        return None if (ROOT / span).exists() else f"no such file: {span}"
-    return None
+    first, slash, _ = span.partition("/")
+    if slash:
+        there = first not in ROOMS or any((base / span).exists() for base in (ROOT, PACKAGE))
+    else:  # the name alone, of a file in any of our folders
+        there = not re.search(r"\.(py|md|toml)$", span) or any(ROOT.glob(span)) or any(ROOT.glob(f"[!.]*/**/{span}"))
+    return None if there else f"no such file: {span}"
 
 
 def fault_of_module(span: str) -> str | None:
     if not re.fullmatch(r"airflow_provider_events(\.\w+)+", span):
         return None
-    module, _, name = span.rpartition(".")
-    if importlib.util.find_spec(span) is None if "." not in module else False:
-        return f"no module {span}"
     try:
         importlib.import_module(span)
     except ImportError:
+        module, _, name = span.rpartition(".")
         return None if hasattr(importlib.import_module(module), name) else f"no module and no name {span}"
     return None
 
