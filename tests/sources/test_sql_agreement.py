@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from airflow_provider_events.contract import BulkRecords
 from airflow_provider_events.sources.mapping import EventMapping
-from airflow_provider_events.sources.rows import SqlRecords
+from airflow_provider_events.sources.rows import EventRecords, SqlRecords
 from airflow_provider_events.sources.sql import SqlSource
 from airflow_provider_events.values import json_object
 from tests.servers import Database, databases
+from tests.vendors.wires import T, vendor
 
 pytest_plugins = ["tests.servers"]
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text()
+CODECS = [*map(vendor, ("bloomreach", "webengage")), *(vendor(name).upserts() for name in ("bloomreach", "webengage"))]
 UUID_TEXT = "6f1c1c3e-0d6b-4d52-9a7e-0a3a4b1f6f10"
 
 # Column's type -> an expression of it, and its value on the wire by either driver.
@@ -94,11 +98,17 @@ SERVERS = {"PostgreSQL": POSTGRESQL, "MySQL": MARIADB, "SQLite": SQLITE}
 
 
 def read_and_sent(database: Database, sql: str, key_column: str | None) -> tuple[str, Any]:
-    """The kind that the driver gives, and what goes on the wire."""
-    mapping = EventMapping.of({"name": "x", "identity": {"registered": "c"}, "timezone": "Europe/Bucharest"})
-    [record] = next(SqlRecords(SqlSource(database.hook, sql, key_column=key_column), mapping, key_column).records())
+    """The kind that the driver gives, and what goes on the wire, which is the same bytes in bulk and by itself."""
+    mapping = EventMapping.of({"name": "x", "identity": {"userId": "c"}, "timezone": "Europe/Bucharest"})
+    chunk = next(SqlRecords(SqlSource(database.hook, sql, key_column=key_column), mapping, key_column).records())
+    [record] = chunk
     assert record.event is not None
     assert record.data is not None
+    for codec in CODECS:
+        by_itself = codec.encode(replace(record.event, timestamp=T))
+        for rows in (chunk, *EventRecords([record.data], mapping).records()):
+            assert isinstance(rows, BulkRecords)
+            assert rows.encoded(codec, T) == [by_itself]
     sent = orjson.loads(orjson.dumps(json_object(record.event.properties, "properties")))["v"]
     return type(record.data["v"]).__name__, sent
 
