@@ -37,6 +37,7 @@ FEWEST = 2  # the last entry of the page before, and another one
 FUTURE = timedelta(days=3650)  # no entry is dated later than that
 # Entries whose update was stored late, below the newest time already seen, are caught by reading this far back.
 OVERLAP = timedelta(seconds=60)
+TIMES = ("floor", "edge", "cursor", "passed")
 SECOND, MILLISECOND, MICROSECOND = timedelta(seconds=1), timedelta(milliseconds=1), timedelta(microseconds=1)
 
 
@@ -57,6 +58,7 @@ class Place:
     :param cursor: the way up goes on here; never later than the vendor's own clock.
     :param longest: entries on the longest page.
     :param size: entries to ask for at once.
+    :param passed: the moment of the last entry that was passed over as too long, so that it is found again at once.
     """
 
     floor: datetime | None = None
@@ -65,16 +67,17 @@ class Place:
     cursor: datetime | None = None
     longest: int = 0
     size: int = PAGE_SIZE
+    passed: datetime | None = None
 
     def pack(self) -> dict[str, Any]:
         """As JSON."""
-        times = {name: (time := getattr(self, name)) and time.isoformat() for name in ("floor", "edge", "cursor")}
+        times = {name: (time := getattr(self, name)) and time.isoformat() for name in TIMES}
         return {**times, "down": self.down, "longest": self.longest, "size": self.size}
 
     @classmethod
     def unpack(cls, packed: Mapping[str, Any]) -> Place:
         """The inverse of `pack`."""
-        times = {name: packed[name] and datetime.fromisoformat(packed[name]) for name in ("floor", "edge", "cursor")}
+        times = {name: (time := packed.get(name)) and datetime.fromisoformat(time) for name in TIMES}
         return cls(**times, down=packed["down"], longest=packed["longest"], size=packed["size"])
 
 
@@ -277,8 +280,13 @@ class Reader:
         far = self._place.floor if down and self._place.floor else self._clock + FUTURE
         readable, too_long = -1, max(1, (far - near) // step)
         page: Page | None = None
+        guesses: list[int] = []
+        if self._place.passed is not None:
+            known = (self._place.passed - near) // step
+            guesses = [known + 1, known - 1]
         while too_long - readable > 1:
-            middle = (readable + too_long) // 2
+            guess = guesses.pop() if guesses else -1
+            middle = guess if readable < guess < too_long else (readable + too_long) // 2
             part = await self._between(line, FEWEST, down, bound, near + middle * step)
             if part is None:
                 too_long = middle
@@ -299,6 +307,7 @@ class Reader:
             return await self._part(line, down, edge, bound, passed)
         if alone is None:
             self._passed_over.add(f"the one of {moment}")
+            self._place.passed = moment
             return moment, behind
         self._look_at(alone)
         self._place.longest = max(self._place.longest, FEWEST)  # with another one it was too long

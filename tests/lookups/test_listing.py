@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -146,6 +147,24 @@ def test_an_entry_that_is_too_long_is_passed_over_and_said(
     assert missing(odd, ["x", *(name for name in times if name not in long)]) == ["x"]
     assert f"{len(long)} entries of the listing have no readable time" in caplog.text
     assert f"or are longer than {SHORT_ANSWERS} bytes" in caplog.text
+
+
+@pytest.mark.usefixtures("short_answers")
+@pytest.mark.parametrize("inclusive", [False, True])
+def test_the_next_look_finds_an_entry_that_is_too_long_at_once(inclusive: bool) -> None:
+    odd = Odd(spread(30, MS * 1000), inclusive=inclusive, extra={"e29": LONG})
+    progress, requests = None, [0]
+    with listening(odd) as url:
+        for _ in range(3):
+            hook, search = hook_at(url), Search(who(["e3", "x"]), progress=progress)
+            search.prepare(hook.vendor)
+            asyncio.run(look_once(hook, search))
+            assert search.missing() == who(["x"])
+            progress = json.loads(json.dumps(search.progress.pack()))
+            requests.append(len(odd.requests))
+    first, second, third = (after - before for before, after in pairwise(requests))
+    assert first > 40
+    assert max(second, third) < 25
 
 
 def test_an_entry_of_more_than_a_megabyte_is_passed_over() -> None:
