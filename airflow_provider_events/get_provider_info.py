@@ -335,6 +335,7 @@ def get_provider_info() -> dict[str, object]:
                 "python-module": "airflow_provider_events.transfers.sql_to_entries",
             },
         ],
+        "cli": ["airflow_provider_events.cli.airflow_commands.get_commands"],
         "config": {
             "events": {
                 "description": "Delivery of customer events.",

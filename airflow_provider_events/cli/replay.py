@@ -18,7 +18,7 @@ from airflow_provider_events.shown import TEXT_LENGTH, shown
 if TYPE_CHECKING:
     from airflow_provider_events._compat import Connection
 
-__all__ = ["add_command"]
+__all__ = ["add_command", "stored_connection"]
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with redirect_stdout(sys.stderr):  # where Airflow logs to the standard output, which is the report's here
             mapping = None if arguments.mapping is None else EventMapping.of(_mapping(arguments.mapping))
-            hook = asyncio.run(EventsHook.afor_connection(arguments.conn_id, _connection(arguments.conn_id)))
+            hook = asyncio.run(EventsHook.afor_connection(arguments.conn_id, stored_connection(arguments.conn_id)))
             report = hook.deliver_source(
                 LineRecords(arguments.file, hook.conn_type, mapping),
                 DeliveryOptions(max_rejected=arguments.max_rejected, dry_run=arguments.dry_run),
@@ -79,7 +79,7 @@ def _mapping(text: str) -> Mapping[str, Any]:
     return value
 
 
-def _connection(conn_id: str) -> Connection:
+def stored_connection(conn_id: str) -> Connection:
     """As `airflow connections get` finds it: outside a task Airflow 3's hooks do not see those in its database.
 
     :raises ConfigurationError: it is nowhere.

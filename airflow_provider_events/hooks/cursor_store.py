@@ -56,10 +56,10 @@ def cursor_store(context: Context) -> CursorStore:
     return StoreChain([*stores, *older_stores()])
 
 
-def older_stores() -> list[CursorStore]:
+def older_stores(variables: Any = Variable) -> list[CursorStore]:
     """Those that Airflow before 3.3 has, the chosen one first."""
     path = conf.get("events", "cursor_path", fallback="") or None
-    return [*([FileStore(path)] if path else []), VariableStore()]
+    return [*([FileStore(path)] if path else []), VariableStore(variables)]
 
 
 class StoreChain:
@@ -110,18 +110,24 @@ class AssetStore:
 
 
 class VariableStore:
-    """Airflow's Variables."""
+    """Airflow's Variables.
+
+    :param variables: Airflow's class; that of its database outside of tasks.
+    """
 
     where = "Airflow's Variables"
 
+    def __init__(self, variables: Any = Variable) -> None:
+        self._variables = variables
+
     def get(self, name: str) -> Any:
         """See `CursorStore.get`."""
-        text = Variable.get(variable_key(name), None)
+        text = self._variables.get(variable_key(name), None)
         return None if text is None else json.loads(text)
 
     def set(self, name: str, value: Any) -> None:
         """See `CursorStore.set`."""
-        Variable.set(variable_key(name), json.dumps(value))
+        self._variables.set(variable_key(name), json.dumps(value))
 
 
 def variable_key(name: str) -> str:

@@ -22,7 +22,7 @@ from airflow_provider_events.sources.bounds import ColumnKind, TextTimes, column
 from airflow_provider_events.sources.cursor_axis import Axis, CursorOptions
 from airflow_provider_events.sources.cursor_state import DIGEST_BYTES, Position, SentRows
 from airflow_provider_events.sources.cursors import RowChunk, connected, fetch, paging, streaming
-from airflow_provider_events.sources.kept_cursor import AS_GIVEN, KeptCursor
+from airflow_provider_events.sources.kept_cursor import AS_GIVEN, Begin
 from airflow_provider_events.sources.keyset import Keyset, Limit, Wrapped, comparable, key_pages
 from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.sources.passage import Part, Passage, RowDigests
@@ -33,7 +33,7 @@ from airflow_provider_events.values import kind as kind_of
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-__all__ = ["Bounds", "CursorRecords"]
+__all__ = ["AnyCursor", "Bounds", "CursorRecords"]
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,33 @@ class SettledRows(Protocol):
     def completed(self) -> bool: ...
 
 
+class AnyCursor(Protocol):
+    """A cursor for one try; see `KeptCursor`."""
+
+    name: str
+
+    @property
+    def most(self) -> int: ...
+
+    def begin(self) -> Begin: ...
+
+    def freeze(self, lower: Position, upper: Any, kind: str) -> None: ...
+
+    def place(self, position: Position, kind: str) -> None: ...
+
+    def settle(
+        self,
+        position: Position | None,
+        kind: str,
+        since: Any,
+        sent: bytes,
+        *,
+        covered: bool,
+        ended: bool,
+        completed: bool,
+    ) -> None: ...
+
+
 class CursorRecords:
     """The rows of a query behind a cursor, as records; the source and its cursor in one.
 
@@ -106,7 +133,7 @@ class CursorRecords:
         parameters: Mapping[str, Any] | Sequence[Any] | None,
         mapping: EventMapping,
         options: CursorOptions,
-        kept: KeptCursor,
+        kept: AnyCursor,
         *,
         chunk_size: int = 1000,
     ) -> None:
@@ -295,7 +322,8 @@ class CursorRecords:
         lookback = self._options.lookback
         strictly = len(self._options.columns) == 2 and not lookback
         begin = axis.behind(lower.value, lookback)
-        since = self._begin.since if self._begin.kind != AS_GIVEN else None
+        first = self._begin.kind == AS_GIVEN  # as a person said, and not a row before that
+        since = lower.value if first else self._begin.since
         if begin is not None and since is not None and begin < since:
             begin = since  # before that nobody knows what was sent
         return begin, strictly
@@ -483,12 +511,12 @@ class CursorRecords:
         if passage is None or bounds.axis is None:
             return
         axis = bounds.axis
-        position, sent = passage.settled(rows.position, rows.gaps)
         reads_on = bounds.upper is None or bounds.lower.value is None or not bounds.upper < bounds.lower.value
+        covered = passage.exhausted and reads_on and not self._begin.fixed
+        position, sent = passage.settled(rows.position, rows.gaps, new_only=not covered)
         if rows.completed and not passage.read and reads_on and not bounds.nothing:
             position = self._at_upper(bounds, axis)
         since = None if position is None else axis.behind(position.value, self._options.lookback)
-        covered = passage.exhausted and reads_on and not self._begin.fixed
         self._kept.settle(
             position,
             axis.kind.value,

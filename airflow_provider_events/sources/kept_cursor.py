@@ -7,6 +7,7 @@ before, and never lower than what is there: two runs at once may send rows twice
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 AS_GIVEN = "as given"  # kind of a value that a person gave, or that was taken before the column held any
 FROZEN = "events.cursor"
+REST = 10  # times what a write took, until the next one while rows are read
 
 T = TypeVar("T")
 
@@ -127,6 +129,7 @@ class KeptCursor:
         self._overtaken = False
         self._superseded = False
         self._again = False
+        self._next_write = 0.0
         self._written: tuple[Position, bytes, bool] | None = None
 
     @property
@@ -270,8 +273,9 @@ class KeptCursor:
 
         :param position: of the last row of the settled prefix; None while there is none.
         :param since: value from which on `sent` knows all rows that were sent.
-        :param sent: digests of settled rows that may be read again, in the order of the source.
-        :param covered: whether all rows were read again that were known before, so that only `sent` counts.
+        :param sent: digests of settled rows that may be read again, in the order of the source; without those that were
+            known at the beginning, unless `covered`.
+        :param covered: whether all rows were read again that were known then, so that `sent` holds all that counts.
         :raises CursorNotMoved: the store gives no answer.
         """
         if self._read_only or self._superseded:
@@ -279,7 +283,7 @@ class KeptCursor:
         try:
             if ended:
                 patiently(self._merge, position, kind, since, sent, covered, completed)
-            else:
+            elif time.monotonic() >= self._next_write:
                 self._merge(position, kind, since, sent, covered, completed)
             if completed and self._frozen is not None and not self._frozen.finished:
                 upper = self._frozen.upper
@@ -313,8 +317,10 @@ class KeptCursor:
             self._record, self._written = stored, None
             if stored is not None:
                 self._kept = self._sent_of(stored)
-        known = b"" if covered and not (self._overtaken or self._again) else self._kept
-        digests = _together(sent, known)
+        if self._overtaken or self._again:
+            digests = _together(sent, self._kept)
+        else:
+            digests = sent if covered else sent + self._kept
         position = self._higher(stored, position)
         if position is None:
             return
@@ -337,7 +343,7 @@ class KeptCursor:
         return position
 
     def _write(self, position: Position, kind: str, since: Any, sent: bytes, *, whole: bool = True) -> None:
-        earlier = self._record
+        earlier, started = self._record, time.monotonic()
         file = None
         if len(sent) > MOST_IN_STATE * DIGEST_BYTES:
             if self._files is not None:
@@ -362,6 +368,7 @@ class KeptCursor:
             whole=whole,
         )
         self._store.set(cursor_key(self.name), record.to_dict())
+        self._next_write = time.monotonic() + REST * (time.monotonic() - started)
         if earlier is None or earlier.of != self._of:
             self._store.set(source_key(self._of), self.name)
         self._record = record

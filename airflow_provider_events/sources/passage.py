@@ -53,8 +53,13 @@ class Passage:
             self._parts.append(part)
             self.read += len(part.values)
 
-    def settled(self, position: int, gaps: Sequence[tuple[int, int]]) -> tuple[Position | None, bytes]:
-        """The last row of the settled prefix, and the digests of settled rows that are to be known from now on."""
+    def settled(
+        self, position: int, gaps: Sequence[tuple[int, int]], *, new_only: bool
+    ) -> tuple[Position | None, bytes]:
+        """The last row of the settled prefix, and the digests of settled rows that are to be known from now on.
+
+        :param new_only: without those that were known before.
+        """
         with self._lock:
             first_open = gaps[0][0] if gaps else position + 1
             prefix: list[tuple[Part, int]] = []
@@ -67,11 +72,11 @@ class Passage:
                     self._mark = part.position(stop - 1)
                 if stop < len(part.values):
                     ends = True
-                    behind.append(part.settled(stop, position, gaps))
+                    behind.append(part.settled(stop, position, gaps, new_only=new_only))
             sent = b""
             begin = None if self._mark is None or self._strictly else self._behind(self._mark.value)
             if begin is not None:
-                sent = b"".join(part.digests_from(begin, stop) for part, stop in prefix)
+                sent = b"".join(part.digests_from(begin, stop, new_only=new_only) for part, stop in prefix)
             for part, stop in prefix:
                 if stop < len(part.values) or not (self._strictly or part.values[-1] < begin):
                     break
@@ -109,11 +114,17 @@ class Part:
             return min(max(first_open - self._numbers.start, 0), len(self._numbers))
         return next((at for at, number in enumerate(self._numbers) if number >= first_open), len(self._numbers))
 
-    def digests_from(self, begin: Any, stop: int) -> bytes:
+    def digests_from(self, begin: Any, stop: int, *, new_only: bool) -> bytes:
         """Of rows from a value on, up to a position."""
-        return self._digests[bisect_left(self.values, begin) * DIGEST_BYTES : stop * DIGEST_BYTES]
+        start = bisect_left(self.values, begin)
+        if new_only and not isinstance(self._numbers, range):
+            return b"".join(self._digest(at) for at in range(start, stop) if self._numbers[at])
+        return self._digests[start * DIGEST_BYTES : stop * DIGEST_BYTES]
 
-    def settled(self, start: int, position: int, gaps: Sequence[tuple[int, int]]) -> bytes:
+    def _digest(self, at: int) -> bytes:
+        return self._digests[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES]
+
+    def settled(self, start: int, position: int, gaps: Sequence[tuple[int, int]], *, new_only: bool) -> bytes:
         """Of rows from a position on that are in no gap."""
         kept = []
         for at in range(start, len(self.values)):
@@ -124,7 +135,8 @@ class Part:
                 gap = bisect_right(gaps, (number, float("inf"))) - 1
                 if gap >= 0 and number <= gaps[gap][1]:
                     continue
-            kept.append(self._digests[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES])
+            if number or not new_only:
+                kept.append(self._digest(at))
         return b"".join(kept)
 
 

@@ -29,9 +29,12 @@ from airflow_provider_events.transfers.cursor import (
 from airflow_provider_events.transfers.interval import DataInterval, interval_of
 
 if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
     from airflow_provider_events._compat import Context
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.hooks.base import EventsHook
+    from airflow_provider_events.sources.incremental import AnyCursor, CursorRecords
     from airflow_provider_events.sources.kept_cursor import KeptCursor
 
 __all__ = ["SqlDeliveryOperator", "SqlToEventsOperator"]
@@ -173,7 +176,6 @@ class SqlDeliveryOperator(DeliveryOperator):
         """The rows as records."""
         from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-        from airflow_provider_events.sources.incremental import CursorRecords
         from airflow_provider_events.sources.rows import SqlRecords
         from airflow_provider_events.sources.sql import SqlSource
         from airflow_provider_events.sources.window import Window
@@ -185,9 +187,7 @@ class SqlDeliveryOperator(DeliveryOperator):
             )
         mapping, window = self.event_mapping(), None
         if (options := self.cursor_options()) is not None and self._context is not None:
-            records = CursorRecords(
-                database, self.sql, self.parameters, mapping, options, self._kept_cursor(self._context, options)
-            )
+            records = self.cursor_records(database, options, self._kept_cursor(self._context))
             self.log.info("reading by %s", records.strategy)
             records.plan()
             return records
@@ -204,12 +204,26 @@ class SqlDeliveryOperator(DeliveryOperator):
         self.log.info("reading by %s", source.strategy)
         return SqlRecords(source, mapping, self.key_column)
 
-    def _kept_cursor(self, context: Context, options: CursorOptions) -> KeptCursor:
+    def cursor_records(self, database: DbApiHook, options: CursorOptions, kept: AnyCursor) -> CursorRecords:
+        """The rows behind a cursor; nothing is read yet.
+
+        :param database: hook of `sql_conn_id`.
+        """
+        from airflow_provider_events.sources.incremental import CursorRecords
+
+        return CursorRecords(database, self.sql, self.parameters, self.event_mapping(), options, kept)
+
+    def cursor_parts(self) -> dict[str, Any]:
+        """What the cursor is a cursor of; see `source_parts`."""
+        columns = (self.cursor_column,) if isinstance(self.cursor_column, str) else tuple(self.cursor_column or ())
+        return source_parts(self.sql, columns, self.sql_conn_id, self.conn_id, self.event_mapping())
+
+    def _kept_cursor(self, context: Context) -> KeptCursor:
         ti = context["ti"]
         return kept_cursor(
             context,
             cursor_name_of(ti.dag_id, ti.task_id, self.cursor_name),
-            source_parts(self.sql, options.columns, self.sql_conn_id, self.conn_id, self.event_mapping()),
+            self.cursor_parts(),
             checkpoint_path=self._checkpoint_path.checked(self.checkpoint_path) or config_option("checkpoint_path"),
             task_name=task_name(ti),
             resume_after_clear=self.resume_after_clear,

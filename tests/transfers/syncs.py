@@ -103,7 +103,8 @@ class Sync:
     def add(self, *rows: tuple[int, str | int | None]) -> None:
         """Rows: number, and value of the cursor."""
         values = (f"({n}, 'customer{n % 100}@example.com', {'NULL' if at is None else repr(at)})" for n, at in rows)
-        self.database.run(f"INSERT INTO orders VALUES {', '.join(values)}")
+        if rows:
+            self.database.run(f"INSERT INTO orders VALUES {', '.join(values)}")
 
     def operator(self, **changes: Any) -> SqlToEventsOperator:
         """The task."""

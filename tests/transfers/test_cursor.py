@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from airflow_provider_events._compat import AirflowFailException
+from airflow_provider_events.delivery.offsets import Settled
 from airflow_provider_events.exceptions import (
     ConfigurationError,
     CursorNotMoved,
@@ -418,3 +427,308 @@ def test_window_with_no_rows(sync: Any, provided: Any, moves: bool, monkeypatch:
     task.add((1, at(29, 30, hour=9)))
     task.run()
     assert task.arrived() == [1]
+
+
+# -- beside the table --------------------------------------------------------------------------------------------------
+
+CHILD = """
+import json, sys
+from types import SimpleNamespace
+from airflow_provider_events.hooks import cursor_store
+from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
+
+options = json.loads(sys.argv[1])
+cursor_store.HAS_STATE_STORES = False  # files keep the cursor, which outlive this process
+task = SqlToEventsOperator(task_id="sync", sql_conn_id="warehouse", conn_id="bloomreach_default", **options)
+ti = SimpleNamespace(dag_id="d", run_id="r", task_id="sync", map_index=-1, try_number=1, max_tries=3,
+                     xcom_push=lambda key, value: None, xcom_pull=lambda *args, **kwargs: None)
+print(json.dumps(task.execute({"ti": ti, "dag_run": SimpleNamespace(run_type="scheduled", start_date=None),
+                               "dag": SimpleNamespace(max_active_runs=1)})))
+"""
+
+
+@ONE_OR_TWO
+@REAL
+def test_sigkill_between_delivery_and_the_cursors_write(
+    sync: Any, options: Any, tmp_path: Path, connections: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real process is killed after its first checkpoint: the next one sends again what came in seconds."""
+    connection = connections.connection("bloomreach")
+    extra = {**connection["extra"], "requests_per_minute": 6000, "batch_size": 1, "max_in_flight": 2}
+    monkeypatch.setenv("AIRFLOW_CONN_BLOOMREACH_DEFAULT", json.dumps({**connection, "extra": extra}))
+    monkeypatch.setenv("AIRFLOW__EVENTS__CURSOR_PATH", str(tmp_path))
+    task = sync(**options)
+    task.add(*((n, at(n // 50, n % 50)) for n in range(1, 401)))
+    given = json.dumps({**task.options, "checkpoint_path": str(tmp_path / "checkpoints")})
+    command = [sys.executable, "-c", CHILD, given]
+
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 25
+        while len(task.arrived()) < 300 and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    before = len(task.arrived())
+    assert before < 400
+    ended = subprocess.run(command, check=False, capture_output=True, timeout=25)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+
+    arrived = Counter(task.arrived())
+    assert set(arrived) == set(range(1, 401))
+    doubled = sum(count - 1 for count in arrived.values())
+    assert doubled <= 250  # two seconds at a hundred a second, and what was in flight
+    assert json.loads(ended.stdout.splitlines()[-1])["unsent"] == 0
+
+
+@ONE_OR_TWO
+@THREE
+def test_a_clear_of_last_weeks_run_sends_its_rows_again_and_moves_nothing(
+    sync: Any, options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = sync(**options, mapping={**MAPPING, "id": None, "timestamp": None})
+    for run in range(1, 4):
+        by_the_clock(monkeypatch, datetime(2026, 11, run, 12, tzinfo=UTC))
+        task.add(*((10 * run + n, f"2026-11-0{run} 0{n}:00:00") for n in range(1, 4)))
+        task.run(f"day {run}")
+    before = task.record
+    report = task.run("day 2", max_tries=7)
+    assert report["delivered"] == 3
+    assert Counter(task.arrived()) == Counter({11: 1, 12: 1, 13: 1, 21: 2, 22: 2, 23: 2, 31: 1, 32: 1, 33: 1})
+    assert task.record["value"] == before["value"]
+    assert task.run("day 4")["read"] == 0
+
+
+@ONE_OR_TWO
+@REAL
+def test_a_retry_after_a_finished_try_sends_nothing_again(sync: Any, options: Any) -> None:
+    """As when the worker died after the last row, before Airflow heard of it."""
+    task = sync(**options)
+    task.add((1, at(1)), (2, at(2)))
+    task.run("r")
+    assert task.run("r")["read"] == 0
+
+
+@pytest.mark.parametrize("initial_value", ["now", "earliest"])
+@REAL
+def test_a_dry_run_moves_nothing(sync: Any, initial_value: str) -> None:
+    task = sync(initial_value=initial_value)
+    task.add((1, at(1)))
+    report = task.run(dry_run=True)
+    assert report["read"] == (1 if initial_value == "earliest" else 0)
+    assert task.cursors.data == {}
+    assert not any(call.startswith("set") for states in task.runs.values() for call in states.calls)
+    task.run()
+    before = task.record
+    task.add((2, at(2)))
+    task.run(dry_run=True)
+    assert task.record == before
+
+
+def test_a_backfill_is_refused_and_each_mapped_task_needs_a_name() -> None:
+    from airflow_provider_events.transfers.cursor import check_run
+
+    context: Any = {"ti": SimpleNamespace(map_index=-1), "dag_run": SimpleNamespace(run_type="backfill")}
+    with pytest.raises(ConfigurationError, match="use interval_column for backfills"):
+        check_run(context, None)
+    context = {"ti": SimpleNamespace(map_index=2), "dag_run": SimpleNamespace(run_type="manual")}
+    with pytest.raises(ConfigurationError, match="a cursor_name of its own"):
+        check_run(context, None)
+    check_run(context, "mine")
+
+
+@pytest.mark.parametrize(
+    ("sql", "refused"),
+    [
+        ("SELECT n, customer, at\nFROM orders -- of all shops", False),
+        ("/* orders */ SELECT n,  customer, at FROM orders;", False),
+        ("SELECT n, customer, at FROM orders WHERE n > 1", True),
+    ],
+)
+@REAL
+def test_a_changed_query_is_refused_and_a_comment_is_no_change(sync: Any, sql: str, refused: bool) -> None:
+    task = sync()
+    task.add((1, at(1)))
+    task.run()
+    if not refused:
+        assert task.run(sql=sql)["read"] == 0
+        return
+    with pytest.raises(AirflowFailException, match="another query: sql changed"):
+        task.run(sql=sql)
+    with pytest.raises(AirflowFailException, match="cursor_column changed"):
+        task.run(cursor_column="n", initial_value=1)
+
+
+# -- clocks and precision ----------------------------------------------------------------------------------------------
+
+BUCHAREST = ZoneInfo("Europe/Bucharest")
+CHANGES = {"autumn": datetime(2026, 10, 24, 22, tzinfo=UTC), "spring": datetime(2026, 3, 28, 22, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize("lookback", [None, timedelta(minutes=20)])
+@pytest.mark.parametrize("change", CHANGES)
+@THREE
+def test_local_times_over_a_change_of_the_clock(
+    sync: Any, change: str, lookback: timedelta | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row each ten minutes by the shop's own clock, a run each half hour; with lookback, some are late."""
+    columns = {"psycopg2": "TIMESTAMP", "mysqlclient": "DATETIME", "sqlite": "TEXT"}
+    task = sync(None, lookback=lookback, mapping={**MAPPING, "timestamp": None})
+    task.database.run("DROP TABLE orders")
+    task.table(columns[task.database.driver])
+    late: list[tuple[int, str]] = []
+    for n in range(1, 43):
+        now = CHANGES[change] + timedelta(minutes=10 * n)
+        written = (n, now.astimezone(BUCHAREST).strftime("%Y-%m-%d %H:%M:%S"))
+        task.add(*late)
+        late = [written] if lookback and n % 4 == 3 else []
+        if not late:
+            task.add(written)
+        if n % 3 == 0:
+            by_the_clock(monkeypatch, now + timedelta(seconds=5))
+            task.run()
+    by_the_clock(monkeypatch, CHANGES[change] + timedelta(days=1))
+    task.run()
+    assert Counter(task.arrived()) == Counter(range(1, 43))
+
+
+@pytest.mark.parametrize(
+    ("driver", "column", "times"),
+    [
+        ("psycopg2", "TIMESTAMPTZ", ["10:01:00.000001", "10:01:00.000002", "10:01:00.000003"]),
+        ("psycopg2", "TIMESTAMPTZ(0)", ["10:01:00", "10:01:00", "10:01:01"]),
+        ("mysqlclient", "DATETIME(6)", ["10:01:00.000001", "10:01:00.000002", "10:01:00.000003"]),
+        ("mysqlclient", "TIMESTAMP", ["10:01:00", "10:01:00", "10:01:01"]),
+        ("mysqlclient", "DATETIME", ["10:01:00", "10:01:00", "10:01:01"]),
+        ("sqlite", "TEXT", ["10:01:00.000000001", "10:01:00.000000002", "10:01:00.000000003"]),
+        ("sqlite", "TEXT", ["10:01:00.123456789", "10:01:00.123456789", "10:01:00.999999999"]),
+        ("sqlite", "TEXT", ["10:01:00", "10:01:00", "10:01:01"]),
+    ],
+)
+@ONE_OR_TWO
+@THREE
+def test_microseconds_nanoseconds_and_whole_seconds(
+    sync: Any, options: Any, database: Database, driver: str, column: str, times: list[str]
+) -> None:
+    """Whatever the precision: what is written between two runs with the least difference comes once."""
+    if database.driver != driver:
+        pytest.skip("of another database")
+    task = sync(column, **options, mapping={**MAPPING, "timestamp": None})
+    for n, time_of_day in enumerate(times, start=1):
+        task.add((n, f"2026-11-01 {time_of_day}"))
+        assert task.run()["read"] == 1
+    assert task.run()["read"] == 0
+    assert task.arrived() == [1, 2, 3]
+
+
+@ONE_OR_TWO
+@EVERY
+def test_numbers(sync: Any, options: Any) -> None:
+    task = sync("BIGINT", **options, lookback=5, mapping={**MAPPING, "timestamp": None}, initial_value=100)
+    task.add((1, "99"), (2, "100"), (3, "2000000000000"))
+    assert task.run()["read"] == 2
+    task.add((4, "1999999999996"), (5, "1999999999994"), (6, "2000000000001"))
+    assert task.run()["read"] == 2
+    assert sorted(task.arrived()) == [2, 3, 4, 6]
+
+
+@REAL
+def test_numbers_from_now_on(sync: Any) -> None:
+    task = sync("BIGINT", initial_value="now", mapping={**MAPPING, "timestamp": None})
+    task.add((1, "7"))
+    assert task.run()["read"] == 0
+    task.add((2, "8"))
+    assert task.run()["read"] == 1
+    with pytest.raises(AirflowFailException, match="cursor_delay is for times"):
+        task.run(cursor_delay=timedelta(minutes=1))
+    with pytest.raises(AirflowFailException, match="lookback has to be a number"):
+        task.run(lookback=timedelta(minutes=1))
+
+
+@THREE
+def test_from_now_on_with_a_table_that_is_empty(sync: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes between the first run and the second one is not lost."""
+    task = sync(initial_value="now")
+    by_the_clock(monkeypatch, datetime(2026, 11, 1, 7, tzinfo=UTC))
+    assert task.run()["read"] == 0
+    task.add((1, "2026-11-01 08:30:00"), (2, "2026-11-01 11:00:00"))
+    by_the_clock(monkeypatch, datetime(2026, 11, 1, 12, tzinfo=UTC))
+    task.run()
+    assert task.arrived()[-1] == 2
+    assert task.run()["read"] == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("REAL", "0.1", "loses precision"),
+        ("TEXT", "yesterday", "holds text that is not of times of one shape"),
+        ("BOOLEAN", "1", "boolean"),
+        ("TIME", "10:00", "values that are neither times nor numbers"),
+    ],
+)
+@REAL
+def test_a_column_that_is_no_cursor_is_refused(sync: Any, column: str, value: str, words: str) -> None:
+    task = sync(column, mapping={**MAPPING, "timestamp": None})
+    task.add((1, value))
+    with pytest.raises(AirflowFailException, match=words):
+        task.run()
+    assert task.arrived() == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "column"),
+    [
+        ('SELECT n, customer, at, COALESCE(at, at) AS "Changed 100%" FROM orders', "changed 100%"),
+        ("SELECT n, customer, at, n * 2 AS place FROM orders", "place"),
+        (
+            "WITH o AS (SELECT * FROM orders) SELECT n, customer, at, GREATEST(at, at) AS latest FROM o ORDER BY n",
+            "latest",
+        ),
+    ],
+)
+@ONE_OR_TWO
+@databases("psycopg2", "psycopg")
+def test_a_cursor_column_that_is_an_alias_or_an_expression(sync: Any, sql: str, column: str, options: Any) -> None:
+    columns = (column, "n") if options else column
+    task = sync(sql=sql, cursor_column=columns)
+    task.add((1, at(1)), (2, at(2)))
+    assert task.run()["read"] == 2
+    task.add((3, at(3)))
+    assert task.run()["read"] == 1
+    with pytest.raises(AirflowFailException, match="has to be one column of the query"):
+        task.run(cursor_column="nowhere", cursor_name="other")
+
+
+# -- many rows ---------------------------------------------------------------------------------------------------------
+
+
+@ONE_OR_TWO
+@REAL
+def test_a_million_equal_values_in_flat_memory(
+    sync: Any, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read, noted and read again without a vendor; with a second column nothing at all has to be known."""
+    task = sync(**options)
+    task.database.run(
+        "INSERT INTO orders SELECT n, 'c', '2026-11-01 10:00' FROM generate_series(1, 1000000) n", "ANALYZE orders"
+    )
+
+    def read(run: str) -> int:
+        operator = task.operator(checkpoint_path=str(tmp_path))
+        operator.begin(task.context(run))
+        source: Any = operator.source(SimpleNamespace())
+        rows = 0
+        for chunk in source.records():
+            rows += len(chunk)
+            if rows % 100_000 == 0:
+                source.settled(Settled(rows))
+        source.settled(Settled(rows, (), True, True))
+        return rows
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    assert read("first") == 1_000_000
+    assert read("second") == 0
+    assert time.process_time() - started < 60
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 200  # MB: 16 bytes a row, some times
+    assert len(json.dumps(task.record)) < 1000
