@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_events.exceptions import ConfigurationError, EventsError
+from airflow_provider_events.frames import name_connection
 from airflow_provider_events.shown import TEXT_LENGTH, shown
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
                 rejected_path=arguments.rejected_path,
             )
     except EventsError as error:
+        name_connection(error, f"connection {arguments.conn_id!r}")
         print(error, file=sys.stderr)
         if error.report is not None:
             print(json.dumps(error.report.to_dict(), indent=2))

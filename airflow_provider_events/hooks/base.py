@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,7 +23,7 @@ from airflow_provider_events.exceptions import (
     EventsError,
     InvalidEvent,
 )
-from airflow_provider_events.frames import final
+from airflow_provider_events.frames import final, name_connection
 from airflow_provider_events.get_provider_info import get_provider_info
 from airflow_provider_events.hooks.form import get_connection_form_widgets, get_ui_field_behaviour
 from airflow_provider_events.shown import did_you_mean
@@ -188,7 +189,8 @@ class EventsHook(BaseHook):
     def lookup(self, identities: Sequence[Mapping[str, str | int]]) -> list[bool]:
         """For each of the identities whether the vendor has an entry; see `entry_exists`."""
         self.vendor  # noqa: B018  # read on this thread: Airflow's connections are not for others
-        return self.run(lambda: self.alookup(identities))
+        with self.naming():
+            return self.run(lambda: self.alookup(identities))
 
     @final
     async def alookup(self, identities: Sequence[Mapping[str, str | int]]) -> list[bool]:
@@ -197,10 +199,11 @@ class EventsHook(BaseHook):
         from airflow_provider_events.lookups.search import Search
 
         await self.prepare()
-        search = Search(checked_identities(identities))
-        search.prepare(self.vendor)
-        await look_once(self, search)
-        return search.exist()
+        with self.naming():
+            search = Search(checked_identities(identities))
+            search.prepare(self.vendor)
+            await look_once(self, search)
+            return search.exist()
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -213,7 +216,8 @@ class EventsHook(BaseHook):
         :raises EntryMissing: the customer's entry does not exist (yet).
         :raises DeliveryError: credentials refused, vendor unavailable, or rate limited for long.
         """
-        return self.run(lambda: self.asend(event))
+        with self.naming():
+            return self.run(lambda: self.asend(event))
 
     @final
     async def asend(self, event: Event | Mapping[str, Any]) -> Receipt:
@@ -221,10 +225,8 @@ class EventsHook(BaseHook):
         from airflow_provider_events.hooks.sending import send_one
 
         await self.prepare()
-        try:
+        with self.naming():
             return await send_one(self, Event.from_dict(event), self.vendor)
-        except (DeliveryError, InvalidEvent) as error:
-            raise self.with_conn_id(error) from None
 
     @final
     def upsert(
@@ -243,12 +245,10 @@ class EventsHook(BaseHook):
         """
         from airflow_provider_events.hooks.sending import send_one
 
-        codec = self.vendor.upserts()
-        try:
+        with self.naming():
+            codec = self.vendor.upserts()
             entry = Event("upsert", identity, sent_at, filled(attributes or {}))
             return self.run(lambda: send_one(self, entry, codec))
-        except (DeliveryError, InvalidEvent) as error:
-            raise self.with_conn_id(error) from None
 
     @final
     def deliver(
@@ -272,8 +272,10 @@ class EventsHook(BaseHook):
         from airflow_provider_events.delivery.options import DeliveryOptions
         from airflow_provider_events.sources.rows import EventRecords
 
-        wanted = DeliveryOptions.of(options, ("mapping", "rejected_path", "sent_at"))
-        return self.deliver_source(EventRecords(events, mapping), wanted, rejected_path=rejected_path, sent_at=sent_at)
+        with self.naming():
+            wanted = DeliveryOptions.of(options, ("mapping", "rejected_path", "sent_at"))
+            source = EventRecords(events, mapping)
+            return self.deliver_source(source, wanted, rejected_path=rejected_path, sent_at=sent_at)
 
     @final
     def deliver_source(
@@ -470,17 +472,30 @@ class EventsHook(BaseHook):
             log.warning("connection %r: %s", self.conn_id, warning)
         return vendor
 
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Errors name the connection."""
+        try:
+            yield
+        except EventsError as error:
+            raise self.with_conn_id(error) from None
+
     def with_conn_id(self, error: EventsError) -> EventsError:
-        """`error`, saying which connection it was, where that leads, and which fields of its form to look at."""
+        """`error`, saying which connection it was; of what the vendor answered also where that leads, and which fields
+        of the connection's form to look at."""
         from airflow_provider_events.hooks.route import proxy_of
         from airflow_provider_events.hooks.sending import advice
 
+        named = f"connection {self.conn_id!r}"
+        if str(error).startswith(named) or not isinstance(error, DeliveryError | InvalidEvent):
+            name_connection(error, named)
+            return error
         vendor = self.vendor
         if isinstance(error, DeliveryError):
             error.conn_id = self.conn_id
         proxy = urlsplit(proxy_of(vendor) or "").netloc.rpartition("@")[2]
         way = f" by the proxy {proxy}" if proxy and proxy not in str(error) else ""
-        where = f"connection {self.conn_id!r}: {vendor.label} at {vendor.base_url}{way}"
+        where = f"{named}: {vendor.label} at {vendor.base_url}{way}"
         error.args = (f"{where}: {error}{advice(vendor, error)}",)
         return error
 

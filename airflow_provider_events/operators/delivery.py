@@ -21,8 +21,14 @@ from airflow_provider_events._compat import (
     conf,
 )
 from airflow_provider_events.delivery.options import DeliveryOptions
-from airflow_provider_events.exceptions import ConfigurationError, DeliveryInterrupted, EventsError, SourceError
-from airflow_provider_events.frames import final
+from airflow_provider_events.exceptions import (
+    ConfigurationError,
+    DeliveryInterrupted,
+    EventsError,
+    MappingError,
+    SourceError,
+)
+from airflow_provider_events.frames import final, name_connection
 from airflow_provider_events.hooks.files import safe_name
 from airflow_provider_events.operators.checkpoints import ClearPolicy, check_clear_policy
 from airflow_provider_events.operators.options import names_options, without_options
@@ -149,7 +155,7 @@ class DeliveryOperator(BaseOperator):
 
         ti = context["ti"]
         name = task_name(ti)
-        with fail_without_retry():
+        with fail_without_retry(self.conn_id, getattr(self, "sql_conn_id", None)):
             self.begin(context)
             self._hook = hook = EventsHook.for_connection(self.conn_id, **(self.hook_params or {}))
             store = checkpoint_store(
@@ -326,11 +332,16 @@ class EventDeliveryOperator(DeliveryOperator):
 
 
 @contextmanager
-def fail_without_retry() -> Iterator[None]:
-    """Errors that no retry can heal fail the task at once; the others are left to Airflow's retries."""
+def fail_without_retry(conn_id: str, sql_conn_id: str | None = None) -> Iterator[None]:
+    """Errors that no retry can heal fail the task at once; the others are left to Airflow's retries.
+
+    They name the connection that they concern: the vendor's, or the database's whose rows or columns are at fault.
+    """
     try:
         yield
     except EventsError as error:
+        of_rows = sql_conn_id is not None and isinstance(error, SourceError | MappingError)
+        name_connection(error, f"sql_conn_id {sql_conn_id!r}" if of_rows else f"connection {conn_id!r}")
         if error.retryable:
             raise
         raise AirflowFailException(str(error)) from None

@@ -144,7 +144,9 @@ def split_by_entry(
     """
     from airflow_provider_events.hooks.base import EventsHook
 
-    return _split(EventsHook.for_connection(conn_id), list(events), mapping)
+    hook = EventsHook.for_connection(conn_id)
+    with hook.naming():
+        return _split(hook, list(events), mapping)
 
 
 def _split(hook: EventsHook, events: list[Any], mapping: Any) -> dict[str, list[Any]]:
@@ -199,7 +201,7 @@ class FilterByEntryOperator(BaseOperator):
         """Look their customers up; an error of the connection or the vendor fails the task, and tells nothing apart."""
         from airflow_provider_events.hooks.base import EventsHook
 
-        with fail_without_retry():
+        with fail_without_retry(self.conn_id):
             events = list(listed(self._events, "events"))
             self._hook = EventsHook.for_connection(self.conn_id)
             split = _split(self._hook, events, self.mapping)

@@ -78,7 +78,7 @@ class SendEventOperator(BaseOperator):
         from airflow_provider_events.hooks.base import EventsHook
         from airflow_provider_events.hooks.ensuring import send_ensured
 
-        with fail_without_retry():
+        with fail_without_retry(self.conn_id):
             self._hook = hook = EventsHook.for_connection(self.conn_id)
             event = {
                 "name": self.name,

@@ -25,6 +25,7 @@ from airflow_provider_events.exceptions import (
     RateLimited,
     SourceError,
 )
+from airflow_provider_events.frames import name_connection
 from airflow_provider_events.operators.delivery import config_option, fail_without_retry, one_line, task_name
 from airflow_provider_events.operators.paths import GivenPath
 from airflow_provider_events.operators.redacted import CountedField, listed
@@ -123,7 +124,7 @@ class EntryExistsSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """One look."""
         wait = self._wait = self._wait or self._begin(context)
-        with fail_without_retry():
+        with fail_without_retry(self.conn_id):
             if not wait.enough and time.time() >= wait.not_before:
                 self._look(wait)
         return PokeReturnValue(wait.enough, wait.result() if wait.enough else None)
@@ -139,7 +140,7 @@ class EntryExistsSensor(BaseSensorOperator):
 
             WaitingList(path).remove()
         wait = self._wait = self._begin(context, event["progress"])
-        with fail_without_retry():
+        with fail_without_retry(self.conn_id):
             if event["status"] == "error":
                 if not event["retryable"]:
                     raise AirflowFailException(event["message"])
@@ -166,7 +167,7 @@ class EntryExistsSensor(BaseSensorOperator):
         from airflow_provider_events.operators.checkpoints import checkpoint_store
         from airflow_provider_events.sensors.wait import Wait
 
-        with fail_without_retry():
+        with fail_without_retry(self.conn_id):
             identities = self._wanted()
             store = checkpoint_store(context, self._path(), task_name(context["ti"]), False)
             wait = Wait(identities, self.require, self.timeout, store, progress)
@@ -264,7 +265,7 @@ class EntryExistsSensor(BaseSensorOperator):
 
     @contextmanager
     def _judged(self) -> Iterator[None]:
-        """`soft_fail` is for what was not found in time; `never_fail` is for everything."""
+        """`soft_fail` is for what was not found in time, `never_fail` for everything; failures name the connection."""
         try:
             yield
         except AirflowSkipException as skip:
@@ -274,6 +275,7 @@ class EntryExistsSensor(BaseSensorOperator):
             self._answered()
             raise
         except (EventsError, AirflowFailException, AirflowSensorTimeout) as error:
+            name_connection(error, f"connection {self.conn_id!r}")
             if self.soft_fail and isinstance(error, AirflowSensorTimeout):
                 self._answered()
             if self.never_fail or (self.soft_fail and isinstance(error, AirflowSensorTimeout)):
@@ -287,4 +289,5 @@ class EntryExistsSensor(BaseSensorOperator):
         """
         wait = self._wait
         if self.soft_fail and wait is not None and not wait.enough and not wait.search.progress.answered:
-            raise DeliveryError(f"{wait.status()}, and the vendor never answered", conn_id=self.conn_id) from None
+            words = f"connection {self.conn_id!r}: {wait.status()}, and the vendor never answered"
+            raise DeliveryError(words, conn_id=self.conn_id) from None

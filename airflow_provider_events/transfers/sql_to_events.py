@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_events._compat import BaseHook
+from airflow_provider_events._compat import AirflowException, BaseHook
 from airflow_provider_events.exceptions import ConfigurationError
 from airflow_provider_events.operators.delivery import (
     DeliveryOperator,
@@ -180,7 +180,14 @@ class SqlDeliveryOperator(DeliveryOperator):
         from airflow_provider_events.sources.sql import SqlSource
         from airflow_provider_events.sources.window import Window
 
-        database = BaseHook.get_connection(self.sql_conn_id).get_hook(hook_params=dict(self.sql_hook_params or {}))
+        connection = BaseHook.get_connection(self.sql_conn_id)
+        try:
+            database = connection.get_hook(hook_params=dict(self.sql_hook_params or {}))
+        except AirflowException:  # it says of what type only
+            raise ConfigurationError(
+                f"sql_conn_id {self.sql_conn_id!r} has the type {connection.conn_type!r}, for which Airflow finds no "
+                "hook: install the provider of that database"
+            ) from None
         if not isinstance(database, DbApiHook):
             raise ConfigurationError(
                 f"sql_conn_id {self.sql_conn_id!r}: {type(database).__name__} is no database hook (DbApiHook)"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.triggers.base import BaseTrigger, TriggerEvent  # 12 ms that no other part of this package needs
 
 from airflow_provider_events.exceptions import EventsError, RateLimited
+from airflow_provider_events.frames import name_connection
 from airflow_provider_events.triggers.waiting_list import WaitingList, unpack
 
 if TYPE_CHECKING:
@@ -108,10 +109,12 @@ class EntryTrigger(BaseTrigger):
             await self._watch(search)
             outcome: dict[str, Any] = {"status": "found" if search.enough else "timeout"}
         except EventsError as error:
+            name_connection(error, f"connection {self.conn_id!r}")
             outcome = _failure(error, str(error), error.retryable)
         except Exception as error:  # an error of a file, of Airflow or of ours: its text may hold anything
             log.exception("looking for entries failed")
-            outcome = _failure(error, "the look-up failed; see the triggerer's log", True)
+            words = f"connection {self.conn_id!r}: the look-up failed; see the triggerer's log"
+            outcome = _failure(error, words, True)
         return {**outcome, "progress": search.progress.pack() if search else self.progress}
 
     async def _search(self) -> Search:

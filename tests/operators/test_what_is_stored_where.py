@@ -360,10 +360,9 @@ def test_a_dry_run_shows_its_first_request_in_the_log_and_nowhere_else(
     result = run_dag(DRY.format(vendor=vendor, file=str(file)), f"dry_{vendor}")
     assert result.states["dry"] == "success"
     assert connections_to.heard == []
-    lines = [*caplog.text.splitlines(), *"".join(capfd.readouterr()).splitlines()]
-    shown = [line for line in lines if MARKS.found(line)]
+    shown = [*in_text("log", caplog.text), *in_text("output", "".join(capfd.readouterr()))]
     assert shown
-    assert all("dry run, nothing was sent" in line and "key" not in MARKS.found(line) for line in shown)
+    assert all("dry run, nothing was sent" in found.around and "key" not in found.marks for found in shown)
     assert not [*in_database(), *in_files(folders / "rejected_path"), *in_files(folders / "checkpoint_path")]
 
 
