@@ -66,6 +66,8 @@ class EntryExistsSensor(BaseSensorOperator):
         lists that are too long for Airflow's database, and for what was found so far (templated). Default: Airflow's
         `[events] checkpoint_path`, else none.
 
+    `timeout` bounds the wait. Airflow's `execution_timeout` does not count while the task is deferred.
+
     `soft_fail` skips where the entries were not found in time, and nowhere else: a wrong connection or a vendor that
     fails is an error in every mode. Refused credentials fail at once, a quota that is used up is waited for.
 
