@@ -10,24 +10,20 @@ import asyncio
 import contextvars
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice, repeat
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol, Self, cast
 
 from airflow_provider_events.delivery.accounts import Ledger
 from airflow_provider_events.delivery.deferred import DeferredEvent
 from airflow_provider_events.delivery.encoding import Chunk, EncodedRow
 from airflow_provider_events.delivery.offsets import Slice
-from airflow_provider_events.delivery.options import Limits
 from airflow_provider_events.delivery.slicing import Slicer, Taken
-from airflow_provider_events.events import Record
 from airflow_provider_events.redaction import Private
 
-__all__ = ["Batch", "ContiguousFeed", "Feed", "OrderedFeed", "Prefetcher", "identity_of"]
-
-MIN_WAITING = 1000  # rows that wait for their turn before no more are read
+__all__ = ["Batch", "ContiguousFeed", "Feed", "Prefetcher"]
 
 
 class Batch(NamedTuple):
@@ -209,138 +205,3 @@ class ContiguousFeed:
         places = [slice(first, first + self._batch_size) for first in firsts]
         rows, fragments = map(whole.rows.__getitem__, places), map(whole.fragments.__getitem__, places)
         return map(_batch, zip(rows, fragments, repeat((taken,)), repeat(whole.row_at), firsts, repeat(None)))
-
-
-class _Group:
-    """Rows of different customers that may go together.
-
-    :ivar places: where they are in their chunk.
-    :ivar ids: what their customers are known by.
-    :ivar open: how many of them have not been sent, or are on their way.
-    :ivar ahead: how many groups they wait for.
-    :ivar behind: the groups that wait for them.
-    """
-
-    __slots__ = ("ahead", "behind", "chunk", "ids", "open", "places", "slice")
-
-    def __init__(self, chunk: Chunk, slice_: Slice) -> None:
-        self.chunk = chunk
-        self.slice = slice_
-        self.places: list[int] = []
-        self.ids: list[tuple[str, str]] = []
-        self.open = self.ahead = 0
-        self.behind: list[_Group] = []
-
-    def add(self, at: int, ids: Sequence[tuple[str, str]]) -> None:
-        """One more row."""
-        self.places.append(at)
-        self.ids += ids
-        self.open += 1
-
-
-class OrderedFeed:
-    """Rows in the order of the source, but for those of a customer of whom another is on its way: these wait for it.
-
-    A row is on its way until the worker that took it comes for more: by then it has its outcome, or waits in the queue
-    of deferred events, which keeps the order of what is added to it. So no event overtakes an earlier one of its
-    customer, whatever is retried or bisected, and no request holds two of them. Two events are of one customer where
-    any of their ids is the same. Once very many rows wait, no more are read.
-
-    :param scope_names: names in an identity that do not tell customers apart.
-    """
-
-    def __init__(self, reader: Prefetcher, slicer: Slicer, limits: Limits, scope_names: Collection[str]) -> None:
-        self._reader = reader
-        self._slicer = slicer
-        self._scope_names = scope_names
-        self._batch_size = limits.batch_size
-        self._max_waiting = max(MIN_WAITING, 2 * limits.max_in_flight * limits.batch_size)
-        self._last: dict[tuple[str, str], _Group] = {}
-        self._free: deque[tuple[_Group, int]] = deque()
-        self._waiting = 0
-        self._taken: dict[int, list[tuple[_Group, int]]] = {}
-        self._moved = asyncio.Event()
-
-    def ready(self, worker: int) -> Batch | None:
-        """See `Feed.ready`."""
-        self._finish(self._taken.pop(worker, ()))
-        while len(self._free) < self._batch_size and self._waiting < self._max_waiting:
-            if (taken := self._reader.ready()) is None:
-                return None
-            self._line_up(*taken)
-        return self._batch(worker) if self._free else None
-
-    async def take(self, worker: int) -> Batch | None:
-        """See `Feed.take`."""
-        while (batch := self.ready(worker)) is None:
-            try:
-                if self._waiting < self._max_waiting and await self._reader.more():
-                    continue
-            except Exception:
-                if not self._free:
-                    raise
-            if self._free:
-                return self._batch(worker)
-            if not self._waiting:
-                return None
-            self._moved.clear()
-            await self._moved.wait()
-        return batch
-
-    def _batch(self, worker: int) -> Batch:
-        """As many free rows as fit."""
-        fragments = [group.chunk.fragments[at] for group, at in islice(self._free, self._batch_size)]
-        taken = [self._free.popleft() for _ in range(self._slicer.fitting(fragments))]
-        self._taken[worker] = taken
-        rows, slices = [group.chunk.rows[at] for group, at in taken], [group.slice for group, _ in taken]
-        slices = slices[:1] if len(set(slices)) == 1 else slices
-        return Batch(rows, fragments[: len(taken)], slices, lambda n: taken[n][0].chunk.row(taken[n][1]))
-
-    def _line_up(self, chunk: Chunk, slice_: Slice) -> None:
-        """Rows that were read are free, or wait for others of their customers."""
-        together = _Group(chunk, slice_)
-        for at in range(len(chunk)):
-            if at in chunk.rejections:
-                continue
-            ids = self._ids(chunk.identity(at))
-            if before := [self._last[one] for one in ids if one in self._last]:
-                group, place = _Group(chunk.part(at, at + 1), slice_), 0  # it may wait for long, and keeps no other row
-                group.ahead = len(before)
-                for other in before:
-                    other.behind.append(group)
-                self._waiting += 1
-            else:
-                group, place = _Group(chunk, slice_) if self._batch_size == 1 else together, at
-                self._free.append((group, place))
-            group.add(place, ids)
-            self._last.update(dict.fromkeys(ids, group))
-
-    def _finish(self, rows: Collection[tuple[_Group, int]]) -> None:
-        """Rows are no longer on their way: the next ones of their customers are free."""
-        for group, _ in rows:
-            group.open -= 1
-            if not group.open:
-                self._release(group)
-        if rows:
-            self._moved.set()
-
-    def _release(self, group: _Group) -> None:
-        for one in group.ids:
-            if self._last[one] is group:
-                del self._last[one]
-        for following in group.behind:
-            following.ahead -= 1
-            if not following.ahead:
-                self._waiting -= 1
-                self._free.extend((following, at) for at in following.places)
-
-    def _ids(self, identity: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """What a customer is known by; spellings that some vendor may take for the same are the same here."""
-        return [
-            (name, str(value).strip().casefold()) for name, value in identity.items() if name not in self._scope_names
-        ]
-
-
-def identity_of(record: Record) -> str:
-    """The same text for the same identity."""
-    return repr(sorted((name, str(value)) for name, value in record.event.identity.items())) if record.event else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple, Self, cast, overload
 
 from airflow_provider_events.contract import BulkRecords, Codec
@@ -86,15 +87,10 @@ class Chunk:
         """The key of one row."""
         return self.keys[at] if self.keys else None
 
-    def identity(self, at: int) -> Mapping[str, Any]:
-        """The identity of an event, which its source may know without making the event."""
+    def identities(self, places: Iterable[int]) -> Iterator[Mapping[str, Any]]:
+        """The identities of events, which their source may know without making the events."""
         records = self.records
-        if isinstance(records, _Joined):
-            records, at = records.find(at)
-        if isinstance(records, BulkRecords):
-            return records.identity(at)
-        event = records[at].event
-        return event.identity if event else {}
+        return map(records.identity if isinstance(records, BulkRecords) else partial(_identity, records), places)
 
     def row(self, at: int) -> EncodedRow:
         """One row by itself."""
@@ -152,6 +148,15 @@ class _Joined(Sequence[Record]):
                 return part, at
             at -= len(part)
         raise IndexError(at)
+
+
+def _identity(records: Sequence[Record], at: int) -> Mapping[str, Any]:
+    if isinstance(records, _Joined):
+        records, at = records.find(at)
+    if isinstance(records, BulkRecords):
+        return records.identity(at)
+    event = records[at].event
+    return event.identity if event else {}
 
 
 def prepare(

@@ -19,13 +19,12 @@ from airflow_provider_events.delivery.batching import (
     Batch,
     ContiguousFeed,
     Feed,
-    OrderedFeed,
     Prefetcher,
-    identity_of,
 )
 from airflow_provider_events.delivery.deferred import DeferredQueue
 from airflow_provider_events.delivery.offsets import Slice
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
+from airflow_provider_events.delivery.ordering import OrderedFeed, identity_of
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy, Stopped
 from airflow_provider_events.delivery.sender import Sender
 from airflow_provider_events.delivery.slicing import Chunks, Slicer

@@ -188,7 +188,11 @@ class RowMapper:
 
         :raises InvalidEvent: one of them is of a kind that makes none.
         """
-        return {key: identifier(row[at], key) for key, at in self.identity if row[at] is not None}
+        return {
+            key: value if type(value) is str else identifier(value, key)
+            for key, at in self.identity
+            if (value := row[at]) is not None
+        }
 
     def aware(self, value: Any, text_too: bool = False) -> Any:
         """A time without a zone in that of the mapping; every other value as it is."""

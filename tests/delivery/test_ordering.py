@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_events.contract import Answer, Request
-from airflow_provider_events.delivery.batching import identity_of
 from airflow_provider_events.delivery.job import Delivery, Plan
 from airflow_provider_events.delivery.options import DeliveryOptions, Limits
+from airflow_provider_events.delivery.ordering import identity_of
 from airflow_provider_events.delivery.pacing import RetryPolicy
 from airflow_provider_events.events import Event, Record
 from airflow_provider_events.exceptions import DeliveryInterrupted
@@ -24,6 +24,7 @@ from airflow_provider_events.http import open_transport
 from airflow_provider_events.http.contract import Endpoint, TransportError
 from tests.delivery.harness import QUICK, SENT_AT, Given, PlainWire, Run, odd_server, records, said
 from tests.reliability.clock import simulate
+from tests.vendors.wires import vendor
 
 IN_ORDER = DeliveryOptions(ordering="identity", max_rejected=10**6, on_missing_entry="wait")
 
@@ -290,6 +291,26 @@ def test_rows_that_wait_for_their_customer_are_bounded() -> None:
     run = Run(answer, batch_size=10, max_in_flight=4, options=IN_ORDER)
     assert simulate(run.through(Given(source()))).delivered == 5000
     assert max(read) <= 1000 + 2 * 100
+
+
+def test_what_tells_no_customers_apart_does_not_hold_them_up() -> None:
+    """As the embeddable in which a customer of Embeddables is known."""
+
+    async def answer(request: Request) -> Answer:
+        await asyncio.sleep(1)
+        return said(200, "delivered")
+
+    wire = PlainWire()
+    wire.scope_names = ("place",)
+    events = [Event("e", {"id": n, "place": "p"}, id=str(n)) for n in range(8)]
+    run = Run(answer, wire, batch_size=1, max_in_flight=8, options=IN_ORDER)
+
+    async def seconds() -> float:
+        await run.through(records(events))
+        return asyncio.get_running_loop().time()
+
+    assert simulate(seconds()) < 1.5
+    assert vendor("embeddables").scope_names == ("embeddable_id",)
 
 
 def test_a_row_that_waits_keeps_no_other_in_memory() -> None:

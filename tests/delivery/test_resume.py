@@ -293,6 +293,9 @@ def test_kills_lose_nothing_and_double_only_what_no_checkpoint_knew(
         for (one, at), (later, _) in pairwise(times):
             assert later > one, f"{event} was sent twice in one try"
             assert (one, at) >= world_saved(world, one), f"{event} was sent again though a checkpoint knew it"
+    if ordering == "identity" and "good" in listed:
+        of_one_customer = [key for key, kind in kinds.items() if kind == "good"]
+        assert max(of_one_customer, key=lambda key: world.accepted_at[str(key)][-1]) == of_one_customer[-1]
     close(report, world, kinds)
 
 
