@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 
 from airflow_provider_events.exceptions import ConfigurationError
 
-__all__ = ["RateLimiter", "RetryBudget", "RetryPolicy", "Stopped", "retry_after_seconds", "sleep_unless"]
+__all__ = ["RateLimiter", "RetryBudget", "RetryPolicy", "Stopped", "limiter_of", "retry_after_seconds", "sleep_unless"]
 
 MAX_TOLD_SECONDS = 999_999_999.0
 _SECONDS = re.compile(r"\d+(\.\d*)?", re.ASCII)
@@ -163,6 +163,11 @@ class RateLimiter:
         self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + seconds)
         self._next_turn = max(self._next_turn, self._resume_at)
         self.free = False
+
+
+def limiter_of(quota: RateLimiter | float | None) -> RateLimiter:
+    """What keeps a quota: itself, or requests per minute of it."""
+    return quota if isinstance(quota, RateLimiter) else RateLimiter(quota)
 
 
 def _is_number(value: object) -> bool:

@@ -6,28 +6,24 @@ import logging
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack
-from urllib.parse import urlsplit
 
 from airflow_provider_events._compat import BaseHook, get_async_connection, hook_class_of, mask_secret
 from airflow_provider_events.delivery.observers import DeliveryObserver
 from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
-from airflow_provider_events.events import DeliveryReport, Event, Receipt, checked_identities
+from airflow_provider_events.events import DeliveryReport, Event, Receipt
 from airflow_provider_events.exceptions import (
     ConfigurationError,
-    DeliveryError,
     DeliveryInterrupted,
     EventsError,
-    InvalidEvent,
 )
 from airflow_provider_events.frames import final, name_connection
 from airflow_provider_events.get_provider_info import get_provider_info
 from airflow_provider_events.hooks.form import get_connection_form_widgets, get_ui_field_behaviour
 from airflow_provider_events.shown import did_you_mean
-from airflow_provider_events.values import filled, parse_time
+from airflow_provider_events.values import parse_time
 from airflow_provider_events.vendors.base import ConnectionValues, Vendor
 from airflow_provider_events.vendors.connection import read_extra_text
 
@@ -41,8 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_events.delivery.options import DeliveryKeywords, DeliveryOptions
     from airflow_provider_events.delivery.pending import PendingEvents
     from airflow_provider_events.delivery.resume import Source
-    from airflow_provider_events.http.contract import Endpoint
-    from airflow_provider_events.redaction import Redactor
+    from airflow_provider_events.hooks.client import VendorClient
     from airflow_provider_events.sources.mapping import EventMapping
 
 __all__ = ["EventsHook"]
@@ -162,11 +157,16 @@ class EventsHook(BaseHook):
         self.vendor = vendor
 
     @cached_property
-    def redactor(self) -> Redactor:
-        """Takes this connection's secrets out of whatever the vendor says."""
-        from airflow_provider_events.redaction import Redactor
+    def client(self) -> VendorClient:
+        """What speaks to the vendor."""
+        from airflow_provider_events.hooks.client import VendorClient
 
-        return Redactor(_secrets(self.vendor))
+        return VendorClient(
+            self.vendor,
+            retry_policy=self.retry_policy,
+            rate_limiter=self.rate_limiter,
+            observers=self.observers,
+        )
 
     # -- looking up --------------------------------------------------------------------------------------------------
 
@@ -195,15 +195,8 @@ class EventsHook(BaseHook):
     @final
     async def alookup(self, identities: Sequence[Mapping[str, str | int]]) -> list[bool]:
         """`lookup` for code that runs on an event loop."""
-        from airflow_provider_events.hooks.lookups import look_once
-        from airflow_provider_events.lookups.search import Search
-
         await self.prepare()
-        with self.naming():
-            search = Search(checked_identities(identities))
-            search.prepare(self.vendor)
-            await look_once(self, search)
-            return search.exist()
+        return await self.client.lookup(identities)
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -222,11 +215,8 @@ class EventsHook(BaseHook):
     @final
     async def asend(self, event: Event | Mapping[str, Any]) -> Receipt:
         """`send` for code that runs on an event loop."""
-        from airflow_provider_events.hooks.sending import send_one
-
         await self.prepare()
-        with self.naming():
-            return await send_one(self, Event.from_dict(event), self.vendor)
+        return await self.client.send(event)
 
     @final
     def upsert(
@@ -243,12 +233,9 @@ class EventsHook(BaseHook):
         :raises ConfigurationError: the vendor documents no such call.
         :raises DeliveryError: as from `send`.
         """
-        from airflow_provider_events.hooks.sending import send_one
-
+        client = self.client
         with self.naming():
-            codec = self.vendor.upserts()
-            entry = Event("upsert", identity, sent_at, filled(attributes or {}))
-            return self.run(lambda: send_one(self, entry, codec))
+            return self.run(lambda: client.upsert(identity, attributes, sent_at))
 
     @final
     def deliver(
@@ -307,55 +294,40 @@ class EventsHook(BaseHook):
         :param pending: takes events that are rejected for a reason that time can cure.
         """
         from airflow_provider_events.delivery.dead_letter import DeadLetterFile
-        from airflow_provider_events.delivery.job import Delivery, Plan
-        from airflow_provider_events.delivery.observers import LogObserver
         from airflow_provider_events.delivery.options import DeliveryOptions
         from airflow_provider_events.hooks.files import safe_name
         from airflow_provider_events.hooks.rejected import rejected_file
-        from airflow_provider_events.hooks.sending import limits_of
-        from airflow_provider_events.http import open_transport
 
-        wanted = options or DeliveryOptions()
-        if self.rate_limiter is not None and wanted.requests_per_minute is not None:
-            raise ConfigurationError("requests_per_minute: the hook's rate_limiter keeps the quota; give one of them")
-        limits, quota = limits_of(self, wanted)
-        limits = replace(limits, entry_delay_seconds=entry_delay_seconds)
+        options = options or DeliveryOptions()
+        client = self.client
+        client.check(options)
         sent_at = parse_time(sent_at or datetime.now(UTC), "sent_at")
-        endpoint = self.endpoint(limits.max_in_flight)
         dead_letters = None
-        if rejected_path and not wanted.dry_run:
+        if rejected_path and not options.dry_run:
             if rejected_path.removeprefix("file://") == getattr(source, "uri", None):
                 raise ConfigurationError(
                     f"rejected_path: {rejected_path} is the file that is to be read; name another one"
                 )
             name = rejected_name or f"{safe_name(self.conn_id)}-{sent_at:%Y%m%dT%H%M%S.%f}.jsonl"
             dead_letters = DeadLetterFile(rejected_file(rejected_path, name), self.conn_type)
-        plan = Plan(
-            self.conn_type,
-            wanted,
-            limits,
-            sent_at,
-            fingerprint,
-            self.conn_id,
-            self.rate_limiter or RateLimiter(quota),
-            self.retry_policy,
-            self.redactor,
+        return client.deliver(
+            source,
+            options,
+            codec=codec,
+            dead_letters=dead_letters,
+            sent_at=sent_at,
+            fingerprint=fingerprint,
+            store=store,
+            entry_delay_seconds=entry_delay_seconds,
+            observers=observers,
+            pending=None if options.dry_run else pending,
+            begun=self._begun,
         )
-        self._delivery = Delivery(
-            codec or self.vendor,
-            lambda: open_transport(endpoint),
-            plan,
-            [LogObserver(log), *self.observers, *observers],
-            dead_letters,
-            store,
-            None if wanted.dry_run else pending,
-        )
+
+    def _begun(self, delivery: Delivery) -> None:
+        self._delivery = delivery
         if self._stopped:
-            self._delivery.stop()
-        try:
-            return self._delivery.run(source)
-        except DeliveryError as error:
-            raise self.with_conn_id(error) from None
+            delivery.stop()
 
     @property
     def report(self) -> DeliveryReport | None:
@@ -403,53 +375,23 @@ class EventsHook(BaseHook):
 
         It is authenticated for the base URL's origin (scheme, host and port) alone, also where a redirect is followed.
         """
-        from airflow_provider_events.hooks.client import client_of
+        from airflow_provider_events.http.httpx_client import open_httpx
 
-        return client_of(self.endpoint(1))
+        return open_httpx(self.client.endpoint())
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the vendor lets this connection in, by the least harmful documented call."""
         from airflow_provider_events.delivery.options import DeliveryOptions
-        from airflow_provider_events.hooks.sending import limits_of, probe
 
         try:
-            limits_of(self, DeliveryOptions())
-            return self.run(lambda: probe(self))
+            client = self.client
+            client.check(DeliveryOptions())
+            return self.run(client.probe)
         except (EventsError, OSError) as error:
             # The form tests a connection under an id that Airflow makes up.
             return False, str(error).replace(f"connection {self.conn_id!r}", "this connection")
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def endpoint(self, max_connections: int) -> Endpoint:
-        """Where the connection leads, with its credentials.
-
-        :raises ConfigurationError: its CA bundle cannot be read, or the environment's proxy is none.
-        """
-        from airflow_provider_events.hooks.route import proxy_of, verify_of
-        from airflow_provider_events.http.contract import Endpoint
-
-        vendor = self.vendor
-        return Endpoint(
-            vendor.base_url,
-            vendor.headers(),
-            timeout_seconds=vendor.extra["timeout"],
-            verify=verify_of(vendor),
-            proxy=proxy_of(vendor),
-            max_connections=max_connections,
-        )
-
-    def quota(self, wanted: float | None, published: float | None) -> float | None:
-        """Requests per minute: as wanted, but not above what is published."""
-        if wanted is None or published is None or wanted <= published:
-            return wanted or published
-        self.log.warning(
-            "%g requests per minute are above %s's published %g: keeping to these",
-            wanted,
-            self.vendor.label,
-            published,
-        )
-        return published
 
     def _configured(self, connection: Connection) -> Vendor:
         if connection.conn_type != self.conn_type:
@@ -478,36 +420,16 @@ class EventsHook(BaseHook):
         try:
             yield
         except EventsError as error:
-            raise self.with_conn_id(error) from None
-
-    def with_conn_id(self, error: EventsError) -> EventsError:
-        """`error`, saying which connection it was; of what the vendor answered also where that leads, and which fields
-        of the connection's form to look at."""
-        from airflow_provider_events.hooks.route import proxy_of
-        from airflow_provider_events.hooks.sending import advice
-
-        named = f"connection {self.conn_id!r}"
-        if str(error).startswith(named) or not isinstance(error, DeliveryError | InvalidEvent):
-            name_connection(error, named)
-            return error
-        vendor = self.vendor
-        if isinstance(error, DeliveryError):
-            error.conn_id = self.conn_id
-        proxy = urlsplit(proxy_of(vendor) or "").netloc.rpartition("@")[2]
-        way = f" by the proxy {proxy}" if proxy and proxy not in str(error) else ""
-        where = f"{named}: {vendor.label} at {vendor.base_url}{way}"
-        error.args = (f"{where}: {error}{advice(vendor, error)}",)
-        return error
-
-
-def _secrets(vendor: Vendor) -> list[str]:
-    from airflow_provider_events.hooks.route import proxy_secrets
-
-    return [*vendor.secrets(), *proxy_secrets(vendor)]
+            if "client" in self.__dict__:
+                self.client.explained(error)
+            name_connection(error, f"connection {self.conn_id!r}")
+            raise error from None
 
 
 def _mask(vendor: Vendor) -> None:
-    for secret in _secrets(vendor):
+    from airflow_provider_events.hooks.route import secrets_of
+
+    for secret in secrets_of(vendor):
         if len(secret) >= SHORTEST_MASKED:
             mask_secret(secret)
 

@@ -12,7 +12,7 @@ from airflow_provider_events.vendors.connection import is_loopback, proxy_url
 if TYPE_CHECKING:
     from airflow_provider_events.vendors.base import Vendor
 
-__all__ = ["proxy_of", "proxy_secrets", "verify_of"]
+__all__ = ["proxy_of", "secrets_of", "verify_of"]
 
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -44,10 +44,10 @@ def proxy_of(vendor: Vendor) -> str | None:
         ) from None
 
 
-def proxy_secrets(vendor: Vendor) -> list[str]:
-    """The password for the proxy, as it is written and as it is meant."""
+def secrets_of(vendor: Vendor) -> list[str]:
+    """All that no log may show: of the connection, and the password for the proxy as it is written and is meant."""
     password = urlsplit(proxy_of(vendor) or "").password or ""
-    return [form for form in dict.fromkeys((password, unquote(password))) if form]
+    return [*vendor.secrets(), *(form for form in dict.fromkeys((password, unquote(password))) if form)]
 
 
 def verify_of(vendor: Vendor) -> bool | str:

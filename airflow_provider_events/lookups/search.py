@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_events.contract import Answer, LookupCodec, Outcome, Request, Verdict
 from airflow_provider_events.delivery.accounts import Counters
-from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy
+from airflow_provider_events.delivery.pacing import RateLimiter, RetryPolicy, limiter_of
 from airflow_provider_events.delivery.sender import Sender
 from airflow_provider_events.exceptions import InvalidEvent
 from airflow_provider_events.http import open_transport
@@ -243,11 +243,15 @@ _open_lines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, _Shared]] = 
 
 @asynccontextmanager
 async def open_line(
-    endpoint: Endpoint, requests_per_minute: float | None, max_in_flight: int, redactor: Redactor | None = None
+    endpoint: Endpoint,
+    quota: RateLimiter | float | None,
+    max_in_flight: int,
+    redactor: Redactor | None = None,
+    retry_policy: RetryPolicy | None = None,
 ) -> AsyncIterator[Line]:
     """The line to an endpoint, shared by all that use it on this event loop at the same time.
 
-    :param requests_per_minute: quota of all of them together; None for none.
+    :param quota: of all of them together, in requests per minute, or what keeps it; None for none.
     :param max_in_flight: requests of all of them together that wait for an answer.
     """
     lines = _open_lines.setdefault(asyncio.get_running_loop(), {})
@@ -257,7 +261,8 @@ async def open_line(
         endpoint.timeout_seconds,
         endpoint.verify,
         endpoint.proxy,
-        requests_per_minute,
+        quota,
+        retry_policy,
         max_in_flight,
     )
     shared = lines.get(key)
@@ -265,8 +270,8 @@ async def open_line(
         transport = open_transport(endpoint)
         sender = Sender(
             transport,
-            RateLimiter(requests_per_minute),
-            RetryPolicy(),
+            limiter_of(quota),
+            retry_policy or RetryPolicy(),
             asyncio.Event(),
             Counters(),
             redactor,

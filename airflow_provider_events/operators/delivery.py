@@ -186,7 +186,7 @@ class DeliveryOperator(BaseOperator):
             except AirflowTaskTimeout:
                 self._account(ti, hook, store)
                 words = "execution_timeout ended the delivery; what was in flight has been accounted for"
-                raise hook.with_conn_id(DeliveryInterrupted(words, report=hook.report)) from None
+                raise hook.client.explained(DeliveryInterrupted(words, report=hook.report)) from None
             except BaseException:
                 self._account(ti, hook, store)
                 raise

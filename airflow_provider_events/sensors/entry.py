@@ -209,7 +209,6 @@ class EntryExistsSensor(BaseSensorOperator):
 
     def _look(self, wait: Wait) -> None:
         from airflow_provider_events.hooks.base import EventsHook
-        from airflow_provider_events.hooks.lookups import look_once
 
         if wait.hook is None:
             hook = EventsHook.for_connection(self.conn_id)
@@ -218,7 +217,7 @@ class EntryExistsSensor(BaseSensorOperator):
         hook = wait.hook
         seconds = max(LAST_LOOK_SECONDS, wait.deadline - time.time())
         try:
-            hook.run(lambda: look_once(hook, wait.search, seconds=seconds))
+            hook.run(lambda: hook.client.look_once(wait.search, seconds=seconds))
         except RateLimited as error:
             wait.not_before = time.time() + (error.retry_after or 0.0)
             self.log.warning("%s; looking again later", error)

@@ -130,11 +130,10 @@ class EntryTrigger(BaseTrigger):
 
     async def _watch(self, search: Search) -> None:
         from airflow_provider_events.hooks.base import EventsHook
-        from airflow_provider_events.hooks.lookups import line_of
 
         hook = await EventsHook.afor_connection(self.conn_id)
         await asyncio.to_thread(_prepare, search, hook)
-        async with line_of(hook) as line:
+        async with hook.client.open_line() as line:
             await asyncio.sleep(min(self.first_look, self.deadline) - time.time())
             while True:
                 last = time.time() >= self.deadline
@@ -145,12 +144,10 @@ class EntryTrigger(BaseTrigger):
 
     async def _look(self, search: Search, hook: EventsHook, line: Line) -> float:
         """One round; the pause until the next one, in seconds."""
-        from airflow_provider_events.hooks.lookups import look
-
         known = len(search.progress.found)
         asked = 0.0
         try:
-            await look(hook, search, line, seconds=max(LAST_LOOK_SECONDS, self.deadline - time.time()))
+            await hook.client.look(search, line, seconds=max(LAST_LOOK_SECONDS, self.deadline - time.time()))
         except RateLimited as error:
             asked = error.retry_after or 0.0
         except EventsError as error:

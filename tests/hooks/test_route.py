@@ -46,7 +46,7 @@ def hook_at(connections: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def ways(hook: EventsHook) -> dict[str, str | None]:
     """The proxy of each way in which a hook speaks to its vendor."""
-    endpoint = hook.endpoint(1)
+    endpoint = hook.client.endpoint()
     with hook.get_conn() as client:
         pool = getattr(client._transport, "_pool", None)
         proxy = getattr(pool, "_proxy_url", None)
@@ -141,7 +141,7 @@ def test_authorities_of_the_environment_count_on_every_way(
 ) -> None:
     monkeypatch.setenv(variable, certifi.where())
     hook = hook_at(host="https://api.test")
-    assert hook.endpoint(1).verify == certifi.where()
+    assert hook.client.endpoint().verify == certifi.where()
     monkeypatch.setenv(variable, "/nowhere/ca.pem")
     with pytest.raises(ConfigurationError, match=f"the environment variable {variable} has to be the path of a CA"):
         hook.get_conn()
@@ -155,12 +155,12 @@ def test_what_the_connection_says_of_certificates_comes_first(
     verify: Any, meant: Any, hook_at: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
-    assert hook_at(host="https://api.test", extra={"verify": verify}).endpoint(1).verify == meant
+    assert hook_at(host="https://api.test", extra={"verify": verify}).client.endpoint().verify == meant
 
 
 def test_a_folder_of_authorities_is_taken(hook_at: Any, tmp_path: Path) -> None:
     hook = hook_at(host="https://api.test", extra={"verify": str(tmp_path)})
-    assert hook.endpoint(1).verify == str(tmp_path)
+    assert hook.client.endpoint().verify == str(tmp_path)
 
 
 # -- what is not safe --------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from airflow_provider_events.exceptions import RateLimited, VendorUnavailable
 from airflow_provider_events.hooks.base import EventsHook
-from airflow_provider_events.hooks.lookups import look_once
 from airflow_provider_events.lookups import listing
 from airflow_provider_events.lookups.search import Identity, Search
 from tests.lookups.listing_server import Odd, listening
@@ -158,7 +157,7 @@ def test_the_next_look_finds_an_entry_that_is_too_long_at_once(inclusive: bool) 
         for _ in range(3):
             hook, search = hook_at(url), Search(who(["e3", "x"]), progress=progress)
             search.prepare(hook.vendor)
-            asyncio.run(look_once(hook, search))
+            asyncio.run(hook.client.look_once(search))
             assert search.missing() == who(["x"])
             progress = json.loads(json.dumps(search.progress.pack()))
             requests.append(len(odd.requests))
@@ -201,11 +200,11 @@ def test_an_entry_of_the_future_hides_nobody(ahead: timedelta) -> None:
     with listening(odd) as url:
         hook, search = hook_at(url), Search(who(["late"]))
         search.prepare(hook.vendor)
-        asyncio.run(look_once(hook, search))
+        asyncio.run(hook.client.look_once(search))
         odd.times["late"] = datetime.now(UTC)
         again = Search(who(["late"]), progress=json.loads(json.dumps(search.progress.pack())))
         again.prepare(hook.vendor)
-        asyncio.run(look_once(hook, again))
+        asyncio.run(hook.client.look_once(again))
         assert again.enough
 
 
@@ -220,7 +219,7 @@ def test_a_quota_that_ends_a_look_loses_no_page() -> None:
             odd.refuse_after = len(odd.requests) + 1
             if not search.enough:
                 with pytest.raises(RateLimited) if "e0" not in _page_names(odd, search) else _nothing():
-                    asyncio.run(look_once(hook, search))
+                    asyncio.run(hook.client.look_once(search))
         assert search.enough
 
 
@@ -349,7 +348,7 @@ def test_no_history_makes_what_was_there_throughout_missing(history: Odd, vendor
     search.prepare(hook.vendor)
     for _ in range(2):
         try:
-            asyncio.run(look_once(hook, search))
+            asyncio.run(hook.client.look_once(search))
         except VendorUnavailable as error:
             crowded = max(Counter(history.times.values()).values()) >= min(history.cap, len(history.times))
             assert crowded, error  # noqa: PT017  only one kind of history may end so
@@ -390,7 +389,7 @@ def test_no_length_of_an_entry_makes_another_one_missing(history: Odd, vendor_ur
         search, hook = Search([*who(short), {"email": "x@example.com"}]), hook_at(url)
         search.prepare(hook.vendor)
         try:
-            asyncio.run(look_once(hook, search))
+            asyncio.run(hook.client.look_once(search))
         except VendorUnavailable as error:
             assert "one moment" in str(error)  # noqa: PT017  two were updated in one microsecond
             return

@@ -338,17 +338,17 @@ def test_progress_of_another_list_is_not_taken() -> None:
     assert Search([{"email": "b"}, {"email": "a"}], progress=search.progress.pack()).exist() == [False, False]
 
 
-def test_an_outage_is_no_absence(events_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, connect: Connect) -> None:
+def test_an_outage_is_no_absence(events_sandbox: Sandbox, connect: Connect) -> None:
     from airflow_provider_events.delivery.pacing import RetryPolicy
-    from airflow_provider_events.lookups import search as module
 
     add(events_sandbox, "vibetrace", ["a"])
-    monkeypatch.setattr(module, "RetryPolicy", lambda: RetryPolicy(budget_seconds=0.2, base_seconds=0.05))
     for fault in ("status", "cut", "html", "empty", "truncated", "wrong_type"):
         events_sandbox.clear_faults()
         events_sandbox.fault(fault, vendor="vibetrace")
+        hook = connect("vibetrace")
+        hook.retry_policy = RetryPolicy(budget_seconds=0.2, base_seconds=0.05)
         with pytest.raises(VendorUnavailable):
-            connect("vibetrace").entry_exists(identity("vibetrace", "a"))
+            hook.entry_exists(identity("vibetrace", "a"))
 
 
 def test_a_search_takes_little_memory_for_each_identity() -> None:
