@@ -23,6 +23,8 @@ GIVEN: dict[str, Any] = {
     "missing_entry_timeout": 5.0,
     "max_rejected": 0.5,
     "max_rows": 7,
+    "canary": 5,
+    "canary_max_rejected": 2,
     "batch_size": 3,
     "max_in_flight": 2,
     "requests_per_minute": 10.0,
