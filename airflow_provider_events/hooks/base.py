@@ -438,7 +438,9 @@ def _hook_class(conn_id: str, conn_type: str | None) -> type[EventsHook]:
     found = hook_class_of(conn_type)
     if isinstance(found, type) and issubclass(found, EventsHook):
         return found
-    why = f"whose {found.__name__} is no EventsHook" if found else "for which Airflow finds no hook"
+    why = "for which Airflow finds no hook: is its package installed? `airflow providers hooks` lists what is"
+    if found:
+        why = f"whose {found.__name__} is no EventsHook"
     raise ConfigurationError(
         f"connection {conn_id!r} has the type {conn_type!r}, {why}; events are sent to one of "
         f"{', '.join(_connection_types())}, or to a vendor of another package"

@@ -55,7 +55,10 @@ def test_it_is_none_of_ours() -> None:
 
 @pytest.mark.parametrize(
     ("conn_type", "why"),
-    [("nowhere", "for which Airflow finds no hook"), ("sqlite", "whose SqliteHook is no EventsHook")],
+    [
+        ("nowhere", "for which Airflow finds no hook: is its package installed.*"),
+        ("sqlite", "whose SqliteHook is no EventsHook"),
+    ],
 )
 def test_another_hook_is_told_what_is_wanted(conn_type: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": conn_type}))
