@@ -55,6 +55,7 @@ class CheckpointWriter:
         self._gap_count = gap_count
         self._thread = ThreadPoolExecutor(1, "events-checkpoint")
         self._complained = False
+        self._told_of_cursor = False
 
     async def keep_saving(self, on_error: Callable[[Exception], None]) -> None:
         """Save every two seconds until cancelled; an error of rejected file or cursor goes to `on_error`."""
@@ -102,7 +103,9 @@ class CheckpointWriter:
         except EventsError as error:
             if settled.completed or not (settled.ended or isinstance(error, CursorNotMoved)):
                 return error
-            log.warning("%s", error)
+            if settled.ended or not self._told_of_cursor:
+                self._told_of_cursor = True
+                log.warning("%s", error)
         return None
 
     def _keep(self, store: CheckpointStore, value: dict[str, Any], completed: bool) -> None:

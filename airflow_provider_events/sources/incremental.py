@@ -512,7 +512,7 @@ class CursorRecords:
             return
         axis = bounds.axis
         reads_on = bounds.upper is None or bounds.lower.value is None or not bounds.upper < bounds.lower.value
-        covered = passage.exhausted and reads_on and not self._begin.fixed
+        covered = passage.exhausted and reads_on and self._begin.first
         position, sent = passage.settled(rows.position, rows.gaps, new_only=not covered)
         if rows.completed and not passage.read and reads_on and not bounds.nothing:
             position = self._at_upper(bounds, axis)

@@ -82,6 +82,7 @@ class Begin:
     :param since: value from which on `sent` knows all rows that were sent.
     :param sent: digests of rows that are not to be sent again.
     :param upper: value up to which rows are read, where an earlier try has `fixed` it.
+    :param first: whether this try has fixed it itself.
     :param again: whether all rows of the run's bounds are sent once more, for it was cleared.
     """
 
@@ -91,6 +92,7 @@ class Begin:
     sent: bytes = b""
     upper: Any = None
     fixed: bool = False
+    first: bool = True
     again: bool = False
 
 
@@ -129,6 +131,7 @@ class KeptCursor:
         self._overtaken = False
         self._superseded = False
         self._again = False
+        self._first = False
         self._next_write = 0.0
         self._written: tuple[Position, bytes, bool] | None = None
 
@@ -168,8 +171,8 @@ class KeptCursor:
             log.info("this run was cleared: the rows of its bounds are sent once more")
             self._again = True
             earlier = frozen.lower if frozen.lower.value is not None else None
-            return Begin(earlier, kind, None, frozen.sent or b"", frozen.upper, fixed=True, again=True)
-        return Begin(lower, kind, since, self._kept, frozen.upper, fixed=True)
+            return Begin(earlier, kind, None, frozen.sent or b"", frozen.upper, fixed=True, first=False, again=True)
+        return Begin(lower, kind, since, self._kept, frozen.upper, fixed=True, first=self._first)
 
     def freeze(self, lower: Position, upper: Any, kind: str) -> None:
         """Fix what the first try of a run reads, for the others; and where the cursor stands, where nothing did.
@@ -184,6 +187,7 @@ class KeptCursor:
                 lower=lower, upper=upper, generation=self._generation, sent=sent, max_tries=self._run.max_tries
             )
             self._read_first(self._write_frozen)
+            self._first = True
         self.place(lower, kind)
 
     def place(self, position: Position, kind: str) -> None:

@@ -127,7 +127,7 @@ class SqlDeliveryOperator(DeliveryOperator):
         self.on_cursor_null = on_cursor_null
         self.cursor_name = cursor_name
         self._check_cursor()
-        self._context: Context | None = None
+        self._kept: KeptCursor | None = None
         self.count_rows = count_rows
         self.sql_hook_params = sql_hook_params
 
@@ -167,9 +167,9 @@ class SqlDeliveryOperator(DeliveryOperator):
 
         :raises ConfigurationError: there is none, or it may not.
         """
-        self._context = context
         if self.cursor_column is not None:
             check_run(context, self.cursor_name)
+            self._kept = self._kept_cursor(context)
         self._interval = interval_of(context) if self.interval_column else None
 
     def source(self, hook: EventsHook) -> Source:
@@ -193,8 +193,8 @@ class SqlDeliveryOperator(DeliveryOperator):
                 f"sql_conn_id {self.sql_conn_id!r}: {type(database).__name__} is no database hook (DbApiHook)"
             )
         mapping, window = self.event_mapping(), None
-        if (options := self.cursor_options()) is not None and self._context is not None:
-            records = self.cursor_records(database, options, self._kept_cursor(self._context))
+        if (options := self.cursor_options()) is not None and self._kept is not None:
+            records = self.cursor_records(database, options, self._kept)
             self.log.info("reading by %s", records.strategy)
             records.plan()
             return records

@@ -16,6 +16,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -364,3 +365,34 @@ def test_cursor_examples_send_each_order_once_in_three_runs(
 
     assert runs == [orders, 1, 0]
     assert len(events_sandbox.events(vendor, None)) == orders + 1
+
+
+@databases("psycopg2")
+def test_the_dag_of_the_readme_runs_three_hours_in_a_row(
+    database: Database, events_sandbox: Sandbox, shop: Path, tmp_path: Path, run_example: RunExample
+) -> None:
+    """Its first block, as it is but for the folder; three runs of an hourly schedule send each order once."""
+    rows = ", ".join(f"({n}, 'c{n}', '{MIDNIGHT + timedelta(minutes=20 * n):%Y-%m-%d %H:%M}Z', 9.5)" for n in range(9))
+    database.run(
+        "CREATE TABLE orders (order_id int PRIMARY KEY, customer_id text, paid_at timestamptz, total numeric)",
+        f"INSERT INTO orders VALUES {rows}",
+    )
+    text = (FOLDER.parent / "README.md").read_text()
+    block = text.split("```python\n", 1)[1].split("```", 1)[0]
+    imports, _, task = block.partition("\n\n")
+    dag = [
+        "from datetime import datetime, timezone",
+        "from airflow.providers.common.compat.sdk import DAG",
+        "from airflow.timetables.interval import CronDataIntervalTimetable",
+        imports,
+        "hourly = CronDataIntervalTimetable('0 * * * *', timezone='UTC')",
+        "with DAG('readme', schedule=hourly, start_date=datetime(2026, 3, 1, tzinfo=timezone.utc), catchup=False):",
+        indent(task.replace("s3://company-airflow/rejected", str(tmp_path)), "    "),
+    ]
+    logical_date = "execution_date" if airflow.__version__.startswith("2.") else "logical_date"
+    sent = [
+        run_example("readme", "\n".join(dag), **{logical_date: MIDNIGHT + timedelta(hours=hour)}).returned["purchases"]
+        for hour in (1, 2, 3)
+    ]
+    assert [report["delivered"] for report in sent] == [3, 3, 3]
+    assert len(events_sandbox.events("bloomreach", None)) == 9

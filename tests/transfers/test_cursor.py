@@ -508,6 +508,18 @@ def test_a_retry_after_a_finished_try_sends_nothing_again(sync: Any, options: An
     assert task.run("r")["read"] == 0
 
 
+@ONE_OR_TWO
+@REAL
+def test_entries_that_are_ensured_first_move_nothing_and_what_is_known_stays_bounded(sync: Any, options: Any) -> None:
+    """The rows are read twice, by one try; only the events' delivery says what is settled."""
+    task = sync(lookback=timedelta(minutes=5), ensure_entry={"home": "city"}, **options)
+    for minute in range(10, 50, 10):
+        task.add((minute, at(minute)), (minute + 1, at(minute + 1)))
+        assert task.run()["delivered"] == 2
+        assert len(task.record["sent"]) == 44  # two digests
+    assert Counter(task.arrived()).total() == 8
+
+
 @pytest.mark.parametrize("initial_value", ["now", "earliest"])
 @REAL
 def test_a_dry_run_moves_nothing(sync: Any, initial_value: str) -> None:
