@@ -116,6 +116,10 @@ class Redactor:
         repeats = any(_holds(said, sought) for sought in (self._secrets, *_sought(about)))
         return None if repeats or any(True for _ in personal(said.folded.text)) else shown(text, 2 * CODE_LENGTH)
 
+    def holds_secret(self, text: str) -> bool:
+        """Whether a text repeats a secret of the connection, in whatever spelling."""
+        return bool(text) and _holds(_Said.of(text), self._secrets)
+
     def _clean(self, texts: Sequence[str], limits: Sequence[int], sought: tuple[_Sought, ...]) -> list[str]:
         """Texts that are shown together, each as one line: what is sought may be split over them."""
         heads = [text[:READ_LENGTH] for text in texts]

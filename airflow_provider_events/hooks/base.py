@@ -377,7 +377,7 @@ class EventsHook(BaseHook):
         """
         from airflow_provider_events.http.httpx_client import open_httpx
 
-        return open_httpx(self.client.endpoint())
+        return open_httpx(self.client.endpoint(), self.client.redactor.holds_secret)
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the vendor lets this connection in, by the least harmful documented call."""

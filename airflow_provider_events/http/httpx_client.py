@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,14 +14,35 @@ if TYPE_CHECKING:
 __all__ = ["open_httpx"]
 
 
-def open_httpx(endpoint: Endpoint) -> httpx.Client:
+def open_httpx(endpoint: Endpoint, holds_secret: Callable[[str], bool]) -> httpx.Client:
     """A client for an endpoint; to be closed.
 
     It adds the credentials to requests to the base URL's origin and to no other: neither absolute URLs nor redirects.
+    What httpx itself writes of an answer (its INFO log, the texts of its errors) has none of the server's words.
+
+    :param holds_secret: whether a text repeats a secret, as no redirect may.
     """
     import httpx
 
     from airflow_provider_events.http.tls import tls_context
+
+    @contextmanager
+    def in_own_words() -> Iterator[None]:
+        try:
+            yield
+        except httpx.RemoteProtocolError:  # quotes what came
+            raise httpx.RemoteProtocolError("the answer is no HTTP") from None
+
+    class Body(httpx.SyncByteStream):
+        def __init__(self, stream: httpx.SyncByteStream) -> None:
+            self._stream = stream
+
+        def __iter__(self) -> Iterator[bytes]:
+            with in_own_words():
+                yield from self._stream
+
+        def close(self) -> None:
+            self._stream.close()
 
     class OwnOrigin(httpx.HTTPTransport):
         """Adds them to a copy, so that nothing that follows from a request carries them on."""
@@ -31,7 +54,13 @@ def open_httpx(endpoint: Endpoint) -> httpx.Client:
                 request = httpx.Request(
                     request.method, request.url, headers=headers, stream=request.stream, extensions=request.extensions
                 )
-            return super().handle_request(request)
+            with in_own_words():
+                response = super().handle_request(request)
+            response.extensions.pop("reason_phrase", None)  # httpx knows one for each status
+            if holds_secret(response.headers.get("location", "")):
+                del response.headers["location"]
+            response.stream = Body(response.stream)  # type: ignore[arg-type]  # of a synchronous transport
+            return response
 
     origin = _origin(httpx.URL(endpoint.base_url))
     return httpx.Client(

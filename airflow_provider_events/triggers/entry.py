@@ -119,6 +119,8 @@ class EntryTrigger(BaseTrigger):
 
     async def _search(self) -> Search:
         def made() -> Search:  # on a thread: a long list takes seconds, a first import tenths of one
+            import airflow_provider_events.hooks.base
+            import airflow_provider_events.hooks.client  # noqa: F401  both are needed on the loop
             from airflow_provider_events.lookups.search import Search
 
             if self.path is None:

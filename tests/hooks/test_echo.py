@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from airflow_provider_events.exceptions import EventsError
@@ -163,3 +164,27 @@ def test_a_short_customer_is_not_repeated_either(
     ]
     written = "".join(text for way in ways for text in said(way))
     assert len(mark) < 3 or mark not in written
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_the_client_that_users_get_repeats_no_key(
+    vendor: str,
+    manner: str,
+    hostile: HostileVendor,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In no error, log or repr; the answer's body and headers are the user's to read."""
+    lead_to(hostile, vendor, manner, monkeypatch)
+    hostile.spellings = ["plain"]
+    written = []
+    with caplog.at_level(logging.INFO), EventsHook.for_connection("echo").get_conn() as client:
+        for _ in range(4):
+            try:
+                written.append(repr(client.get("/projects/pr_1/embeddables").raise_for_status()))
+            except httpx.HTTPError as error:
+                written += [repr(error), *traceback.format_exception(error)]
+        written += [repr(client), caplog.text]
+    assert MARKS.found("\n".join(hostile.heard)) >= {"key"}
+    assert MARKS.found("\n".join(written)) == set()
