@@ -59,6 +59,7 @@ with DAG(
             "id": "order_id",
             "properties": ["order_id", "status", "total", "currency"],
         },
+        max_growth=10,  # ten times as many orders as in a usual hour are looked at by a person first
         max_rejected=0.01,  # one in a hundred may be bad; all the others are delivered in any case
         # rejected_path="s3://…": where the bad ones are kept; without it, `[events] rejected_path` in airflow.cfg
     )

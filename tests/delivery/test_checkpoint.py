@@ -79,7 +79,7 @@ def test_a_checkpoint_holds_nothing_of_a_row_but_number_and_key() -> None:
     checkpoint = offsets.checkpoint("fingerprint", AT, None, Tally())
     assert set(checkpoint.to_dict()) == {
         "version", "fingerprint", "position", "digest", "delivered", "rejected", "skipped", "reasons", "sent_at",
-        "last_key", "open", "before_open", "rejected_uri", "renumbered",
+        "last_key", "open", "before_open", "rejected_uri", "renumbered", "pending",
     }  # fmt: skip
 
 
