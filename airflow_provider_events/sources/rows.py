@@ -182,27 +182,33 @@ class EventRecords:
         return None if self.total is None else min(self.total, limit)
 
     def records(self, after: Any = None, first_row: int = 1) -> Iterator[Sequence[Record]]:
-        """All of them, in chunks of 500."""
+        """All of them, in chunks of 500; the first ones of a generator are shorter, for it may pause."""
         values = self._events if isinstance(self._events, list | tuple) else map(_safely_taken, self._events)
         numbered = enumerate(values, start=first_row)
+        first = 1 if self.total is None else CHUNK_SIZE
         if self._mapping is None:
-            return in_chunks(_event_record(row, value) for row, value in numbered)
-        return Mappers(self._mapping).records(numbered)
+            return in_chunks((_event_record(row, value) for row, value in numbered), first)
+        return Mappers(self._mapping).records(numbered, first)
 
 
-def in_chunks(items: Iterator[T]) -> Iterator[list[T]]:
-    """Lists of 500; where the source fails, what came before that comes first."""
+def in_chunks(items: Iterator[T], first: int = CHUNK_SIZE) -> Iterator[list[T]]:
+    """Lists of 500; where the source fails, what came before that comes first.
+
+    :param first: how long the first one is; the next ones are twice as long each.
+    """
     failure = None
+    size = first
     while failure is None:
         chunk: list[T] = []
         try:
-            chunk.extend(islice(items, CHUNK_SIZE))
+            chunk.extend(islice(items, size))
         except Exception as error:
             failure = error
         if chunk:
             yield chunk
         elif failure is None:
             return
+        size = min(2 * size, CHUNK_SIZE)
     raise failure
 
 
@@ -279,13 +285,14 @@ class Mappers:
         self.text = mapping.model_dump_json(exclude_defaults=True)
         self._bound: dict[tuple[str, ...], tuple[RowMapper, BulkEncoder]] = {}
 
-    def records(self, numbered: Iterator[tuple[int, Any]]) -> Iterator[Sequence[Record]]:
+    def records(self, numbered: Iterator[tuple[int, Any]], first: int = CHUNK_SIZE) -> Iterator[Sequence[Record]]:
         """All rows as records, in chunks of 500; as `MappedRows` where they have the same columns.
 
         :param numbered: the rows with their numbers.
+        :param first: see `in_chunks`.
         :raises MappingError: as from `record`.
         """
-        for chunk in in_chunks(numbered):
+        for chunk in in_chunks(numbered, first):
             if (mapped := self._mapped([row for row, _ in chunk], [data for _, data in chunk])) is not None:
                 yield mapped
             else:

@@ -86,8 +86,26 @@ def test_an_endless_generator_is_read_chunk_by_chunk() -> None:
             taken = n
             yield {**FIELDS, "id": n}
 
-    assert len(flat(islice(of_events(endless()), 2))) == 2 * CHUNK_SIZE
-    assert taken == 2 * CHUNK_SIZE
+    lengths = [1, 2, 4, 8, 16, 32, 64, 128, 256, CHUNK_SIZE, CHUNK_SIZE]
+    assert [len(chunk) for chunk in islice(of_events(endless()), len(lengths))] == lengths
+    assert taken == sum(lengths)
+
+
+@pytest.mark.parametrize("mapping", [None, MAPPING])
+def test_a_generator_that_pauses_has_its_first_events_read_before(mapping: Any) -> None:
+    paused = False
+    given = {"user_email": "a@example.com"} if mapping else FIELDS
+
+    def pausing() -> Iterator[dict[str, Any]]:
+        nonlocal paused
+        yield from [given] * 3
+        paused = True
+        yield given
+
+    chunks = iter(of_events(pausing(), mapping))
+    assert [len(next(chunks)) for _ in range(2)] == [1, 2]
+    assert not paused
+    assert sum(map(len, chunks)) == 1
 
 
 @pytest.mark.parametrize(
