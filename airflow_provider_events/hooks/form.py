@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from airflow_provider_events.vendors.base import ExtraField, Vendor
-
-if TYPE_CHECKING:
-    from airflow_provider_events.hooks.base import EventsHook
 
 __all__ = [
     "conn_fields",
@@ -17,10 +14,12 @@ __all__ = [
     "get_ui_field_behaviour",
 ]
 
+HookClass: TypeAlias = type[Any]  # of `EventsHook`, which itself needs this module
+
 _STANDARD = ("host", "schema", "login", "password", "port")
 
 
-def connection_type(hook: type[EventsHook]) -> dict[str, Any]:
+def connection_type(hook: HookClass) -> dict[str, Any]:
     """The entry of a hook among the `connection-types` of its package's provider info."""
     vendor = hook.vendor_class
     return {
@@ -42,7 +41,7 @@ def field_behaviour(vendor: type[Vendor]) -> dict[str, Any]:
     }
 
 
-def get_ui_field_behaviour(cls: type[EventsHook]) -> dict[str, Any]:
+def get_ui_field_behaviour(cls: HookClass) -> dict[str, Any]:
     """A hook's class method for Airflow 2.11 to 3.1: the same, and there the raw extra can be hidden as well."""
     behaviour = field_behaviour(cls.vendor_class)
     return {
@@ -60,7 +59,7 @@ def conn_fields(vendor: type[Vendor]) -> dict[str, Any]:
     }
 
 
-def get_connection_form_widgets(cls: type[EventsHook]) -> dict[str, Any]:
+def get_connection_form_widgets(cls: HookClass) -> dict[str, Any]:
     """A hook's class method for Airflow 2.11 to 3.1: the extra fields as wtforms fields, of classes that it takes."""
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
     from wtforms import BooleanField, IntegerField, StringField
