@@ -59,6 +59,7 @@ class Month:
     late: list[tuple[datetime, int, datetime]] = field(default_factory=list)
     allowed: int = 0
     repeats: int = 0
+    doubled: Counter[str] = field(default_factory=Counter)
     come_late: int = 0
     happened: Counter[str] = field(default_factory=Counter)
 
@@ -89,7 +90,7 @@ class Month:
     def hour(self, happening: str) -> None:
         """One hour, and what happens at its end."""
         self.now += timedelta(hours=1)
-        before = self.now
+        before, doubled = self.now, self._doubled()
         self.commit_late()
         # Late ones say a time within lookback of the run that has not seen them: runs are an hour apart.
         self.write(self.random.randrange(0, 8))
@@ -135,6 +136,12 @@ class Month:
             case _:
                 self.sync.run(run)
         assert self.now == before
+        self.doubled[happening] += self._doubled() - doubled
+
+    def _doubled(self) -> int:
+        """How many arrived once more so far."""
+        arrived = self.sync.arrived()
+        return len(arrived) - len(set(arrived))
 
     def beside(self, run: str) -> None:
         """An hour in which another run reads while one does."""
@@ -188,6 +195,7 @@ class Month:
         most = 10 * (self.happened["killed"] + self.happened["cleared"] + self.happened["store down"])
         assert repeats <= most + self.allowed, (repeats, self.happened)
         self.repeats = repeats
+        assert not any(self.doubled[quiet] for quiet in ("run", "skipped", "dry run", "clock back", "vendor fails"))
         [(greatest,)] = self.sync.database.hook.get_records("SELECT max(at) FROM orders")
         if greatest is not None:
             assert datetime.fromisoformat(self.sync.value) >= greatest
@@ -234,4 +242,4 @@ def test_a_month_of_hourly_runs(month: Any) -> None:
         else:
             made.hour(made.random.choice(HAPPENINGS))
     made.check()
-    print({"rows": made.rows, "repeated": made.repeats, "late": made.come_late, **made.happened})
+    print({"rows": made.rows, "repeated": made.repeats, "late": made.come_late, **made.happened}, made.doubled)
