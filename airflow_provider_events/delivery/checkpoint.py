@@ -84,8 +84,8 @@ class Checkpoint:
         """The same for a source that itself comes back to the open rows, and to those that are kept in no file."""
         number_open = sum(rows.last - rows.first + 1 for group in self.open for rows in group)
         renumbered, tally = self.renumbered + number_open, self.tally
-        if self.rejected_uri is None:
-            renumbered, tally = renumbered + tally.rejected, replace(tally, rejected=0, reasons=Counter())
+        if self.rejected_uri is None and (unkept := tally.rejected - tally.pending):
+            renumbered, tally = renumbered + unkept, replace(tally, rejected=tally.pending, reasons=Counter())
         return replace(self, tally=tally, open=(), before_open=(0, None), renumbered=renumbered)
 
     def to_dict(self) -> dict[str, Any]:

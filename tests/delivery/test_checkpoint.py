@@ -83,6 +83,22 @@ def test_a_checkpoint_holds_nothing_of_a_row_but_number_and_key() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("uri", "rejected", "pending", "left", "renumbered"),
+    [(None, 3, 0, 0, 5), (None, 3, 2, 2, 3), (None, 3, 3, 3, 2), ("s3://rejected.jsonl", 3, 1, 3, 2)],
+)
+def test_a_source_that_keeps_its_place_comes_back_to_what_is_open_and_to_what_is_kept_nowhere(
+    uri: str | None, rejected: int, pending: int, left: int, renumbered: int
+) -> None:
+    tally = Tally(5, rejected, 0, Counter({"missing": rejected}), pending)
+    checkpoint = Checkpoint("f", 10, "d", tally, AT, open=((OpenRows(4, 5),),), rejected_uri=uri)
+
+    again = Checkpoint.from_dict(json.loads(json.dumps(checkpoint.without_open().to_dict())))
+
+    assert (again.tally.rejected, again.tally.pending, again.renumbered, again.open) == (left, pending, renumbered, ())
+    assert again.tally.delivered + again.tally.rejected + again.renumbered == again.position == 10
+
+
 # -- keys ------------------------------------------------------------------------------------------------------------
 
 MOMENT = datetime(2026, 3, 1, 9, 30, 0, 123456)

@@ -286,6 +286,21 @@ def test_rejected_row_in_the_middle_with_and_without_rejected_path(sync: Any, op
 
 @ONE_OR_TWO
 @REAL
+def test_a_row_that_is_pending_is_kept_and_the_cursor_passes_it(sync: Any, options: Any, tmp_path: Path) -> None:
+    task = sync(vendor="embeddables", pending_path=str(tmp_path), max_rejected=5, **options)
+    task.add(*((n, at(n)) for n in range(1, 6)))
+    task.database.run("UPDATE orders SET customer = 'late@example.com' WHERE n = 3")
+    assert task.run()["pending"] == 1
+    assert task.value.startswith("2026-11-01T10:05")
+    task.sandbox.add_entries("embeddables", [{"email": "late@example.com"}])
+    task.add((6, at(6)))
+    report = task.run()
+    assert (report["read"], report["healed"]) == (1, 1)
+    assert sorted(task.arrived()) == [1, 2, 3, 4, 5, 6]
+
+
+@ONE_OR_TWO
+@REAL
 def test_a_rejected_row_that_is_mended_is_sent_and_what_was_sent_behind_it_is_not(sync: Any, options: Any) -> None:
     task = sync(**options)
     task.add(*((n, at(n)) for n in range(1, 6)))
