@@ -118,16 +118,19 @@ class EventsHook(BaseHook):
 
     @classmethod
     @final
-    async def afor_connection(cls, conn_id: str, connection: Connection | None = None) -> EventsHook:
+    async def afor_connection(
+        cls, conn_id: str, connection: Connection | None = None, **hook_params: Any
+    ) -> EventsHook:
         """`for_connection` for code that runs on an event loop, with the vendor ready to use.
 
         :param connection: where it has been read already.
+        :param hook_params: as there.
         """
         from asgiref.sync import sync_to_async
 
         connection = connection or await get_async_connection(conn_id)
         hook_class = await sync_to_async(_hook_class)(conn_id, connection.conn_type)  # the first time reads files
-        hook = hook_class(conn_id)
+        hook = hook_class(conn_id, **hook_params)
         await hook.prepare(connection)
         return hook
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -217,6 +218,19 @@ def test_a_retry_policy_counts_for_its_hook_alone(connections: Any, call: Callab
         call(EventsHook.for_connection("bloomreach_default", retry_policy=hasty))
     assert time.monotonic() - before < 5
     assert EventsHook.for_connection("bloomreach_default").retry_policy == RetryPolicy()
+
+
+def test_a_retry_policy_counts_on_an_event_loop_and_for_look_ups(connections: Any) -> None:
+    async def look() -> None:
+        hasty = RetryPolicy(budget_seconds=0.3, base_seconds=0.1, cap_seconds=0.1)
+        hook = await EventsHook.afor_connection("vibetrace_default", retry_policy=hasty)
+        await hook.aentry_exists({"email": "a@example.com"})
+
+    connections.fault("status", status=503)
+    before = time.monotonic()
+    with pytest.raises(VendorUnavailable):
+        asyncio.run(look())
+    assert time.monotonic() - before < 5
 
 
 def test_deliveries_on_two_threads_share_a_rate_limiter(connections: Any) -> None:
