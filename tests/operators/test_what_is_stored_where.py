@@ -62,7 +62,7 @@ from datetime import datetime, timezone
 from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_events.operators.events import SendEventsOperator
 
-with DAG("dry_{vendor}", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), schedule=None):
+with DAG("dry_{vendor}", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), schedule=None, catchup=False):
     SendEventsOperator(task_id="dry", conn_id="{vendor}_refusing", events={file!r}, dry_run=True)
 """
 DAG = """
@@ -92,7 +92,7 @@ def conns(first, last=None):
     return [f"{{VENDOR}}_{{manner}}" for manner in MANNERS[first:last]]
 
 
-with DAG({dag_id!r}, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), schedule=None):
+with DAG({dag_id!r}, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), schedule=None, catchup=False):
 
     @task(show_return_value_in_logs=False)  # else Airflow logs it
     def collect():
@@ -125,6 +125,7 @@ with DAG({dag_id!r}, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), sched
         SendEventsOperator(
             task_id="held", conn_id=MISSING, events=events, on_missing_entry="wait", missing_entry_timeout=0.3
         )
+        SendEventsOperator(task_id="pending", conn_id=MISSING, events=events, pending_path={pending!r}, **ANY)
         SendEventsOperator(task_id="of_no_kind", conn_id=REJECTING, events="{{{{ dag_run.conf['who'] }}}}")
         SendEventsOperator(task_id="unmapped", conn_id=REJECTING, events=events, mapping=MAPPING, **ANY)
         SendEventOperator(task_id="ensured", conn_id=MISSING, ensure_entry=True, **LITERAL)
@@ -221,6 +222,7 @@ def dag(vendor: str, part: str, folder: Path) -> str:
         file=str(file),
         marked=CUSTOMERS["literal"],
         given=str(given),
+        pending=str(folder / "pending"),
         modes=modes,
     )
 
@@ -337,6 +339,7 @@ def test_after_a_run_of_everything_no_place_holds_what_it_may_not(
     found += in_files(folders / "rejected_path", lambda path: REJECTED)
     found += in_reasons(folders / "rejected_path")
     found += in_files(folders / "checkpoint_path")
+    found += in_files(folders / "pending", lambda path: {"xcom"})
     found += in_files(HOME / "logs")
     assert not found, "\n".join(map(str, found))
     assert rejected or (vendor, part) == ("embeddables", "customers"), "Embeddables documents no upserts"
