@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_events.hooks import cursor_store
 from airflow_provider_events.sources.incremental import CursorRecords
 from airflow_provider_events.sources.passage import Part, Passage
-from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
+from airflow_provider_events.transfers.sql_to_events import SqlDeliveryOperator, SqlToEventsOperator
 from tests.delivery.harness import number_of
 from tests.servers import Database
 
@@ -76,6 +76,7 @@ class Sync:
         self.database = database
         self.sandbox = sandbox
         self.vendor = options.pop("vendor", "bloomreach")
+        self.kind: type[SqlDeliveryOperator] = options.pop("kind", SqlToEventsOperator)
         mapping = {**MAPPING, "identity": {{"bloomreach": "registered"}.get(self.vendor, "email"): "customer"}}
         self.options: dict[str, Any] = {
             "sql": "SELECT n, customer, at FROM orders",
@@ -106,12 +107,11 @@ class Sync:
         if rows:
             self.database.run(f"INSERT INTO orders VALUES {', '.join(values)}")
 
-    def operator(self, **changes: Any) -> SqlToEventsOperator:
+    def operator(self, **changes: Any) -> SqlDeliveryOperator:
         """The task."""
         options = {**self.options, **changes}
-        return SqlToEventsOperator(
-            task_id="sync", sql_conn_id=self.database.conn_id, conn_id=f"{self.vendor}_default", **options
-        )
+        conn_id = f"{self.vendor}_default"
+        return self.kind(task_id="sync", sql_conn_id=self.database.conn_id, conn_id=conn_id, **options)
 
     def context(self, run_id: str, *, kind: str = "scheduled", max_tries: int = 3, try_number: int = 1) -> Any:
         """Of a try."""

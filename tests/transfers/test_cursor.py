@@ -27,6 +27,7 @@ from airflow_provider_events.exceptions import (
     VendorUnavailable,
 )
 from airflow_provider_events.sources import kept_cursor
+from airflow_provider_events.transfers.sql_to_entries import SqlToEntriesOperator
 from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
 from tests.servers import Database, databases
 from tests.transfers.syncs import MAPPING, Sync, by_the_clock, while_reading
@@ -69,6 +70,18 @@ def test_each_run_sends_what_is_new(sync: Any, options: Any) -> None:
     assert task.run()["read"] == 2
     assert task.run()["read"] == 0
     assert task.arrived() == [1, 2, 3, 4, 5]
+
+
+@ONE_OR_TWO
+@THREE
+def test_entries_by_cursor(sync: Any, options: Any) -> None:
+    mapping = {"identity": {"registered": "customer"}, "attributes": ["n"], "timezone": "Europe/Bucharest"}
+    task = sync(kind=SqlToEntriesOperator, mapping=mapping, **options)
+    task.add((1, at(1)), (2, at(2)))
+    assert task.run()["delivered"] == 2
+    task.add((3, at(3)))
+    assert task.run()["delivered"] == 1
+    assert task.run()["read"] == 0
 
 
 # -- the failure table -------------------------------------------------------------------------------------------------
