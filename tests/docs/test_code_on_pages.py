@@ -142,6 +142,8 @@ def fault_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> str | None:
             extras = {extra for package in packages for extra in re.findall(r"events[^\[]*\[(.+)\]", package)}
             unknown = sorted(extras - set(PROJECT["optional-dependencies"]))
             return f"no extras of this package: {unknown}" if unknown else None
+        case ["airflow", "events", *arguments]:  # on Airflow 3.2 and later, the same commands
+            return None if parsed(arguments, monkeypatch) else "not what the command line takes"
         case ["airflow", *arguments]:
             return airflow_fault(arguments)
         case [path, *_] if "/" in path:
