@@ -258,7 +258,7 @@ def test_an_entry_made_just_before_may_be_seen_a_little_later(
     if ends == "seen":
         assert vendor.requests == ["PUT", "POST", "POST", "POST"]
     elif ends == "never seen":
-        assert vendor.requests.count("POST") in range(3, 6)
+        assert vendor.requests.count("POST") in range(2, 6)  # as many as a busy machine gets done in that time
     else:
         assert vendor.requests == ["POST"]
 
