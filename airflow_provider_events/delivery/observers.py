@@ -29,6 +29,10 @@ class DeliveryObserver:
     together are waited for five seconds at most.
     """
 
+    def __deepcopy__(self, memo: object) -> DeliveryObserver:
+        """Itself, as Airflow copies tasks with all that they were given, and open files cannot be copied."""
+        return self
+
     def progress(self, progress: Progress) -> None:
         """Figures every five seconds, and the last ones (`progress.ended`) however the delivery ended."""
 

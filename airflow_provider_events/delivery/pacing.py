@@ -127,6 +127,10 @@ class RateLimiter:
         self._resume_at = 0.0
         self.free = not self._interval
 
+    def __deepcopy__(self, memo: object) -> RateLimiter:
+        """Itself, as Airflow copies tasks with all that they were given: what is shared stays shared."""
+        return self
+
     async def acquire(self, stopping: asyncio.Event) -> None:
         """Wait for the next turn; a pause that comes while waiting puts it off.
 

@@ -105,8 +105,6 @@ class DeliveryOperator(BaseOperator):
         "checkpoint_path",
     )
 
-    shallow_copy_attrs: Sequence[str] = ("hook_params",)  # a shared limiter stays shared
-
     max_rejected: Any
     max_rows: Any
     dry_run: Any  # hides a method of Airflow's that only `airflow tasks test --dry-run` of Airflow 2 calls
