@@ -35,7 +35,7 @@ def with_cursor_asset(inlets: Any) -> list[Any]:
 
 def warn_of_catchup(dag: Any) -> None:
     """Runs of the past all read the live cursor: the first one reads everything, the others nothing."""
-    if getattr(dag, "catchup", False):
+    if getattr(dag, "catchup", False) and dag.timetable.can_be_scheduled:
         warnings.warn(
             f"DAG {dag.dag_id!r} has catchup=True and a task with cursor_column: runs of the past all read the live "
             "cursor. Set catchup=False, or read with interval_column",

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -422,17 +423,23 @@ async def unavailable() -> None:
     raise VendorUnavailable("no answer")
 
 
-def test_catchup_with_a_cursor_warns_when_the_dag_is_parsed() -> None:
+@pytest.mark.parametrize("schedule", [None, "@hourly"])
+def test_catchup_with_a_cursor_warns_when_the_dag_is_parsed(schedule: str | None) -> None:
+    """Where there are runs of the past at all: Airflow 2 has catchup on by default."""
     from airflow.providers.common.compat.sdk import DAG
 
     with (
-        DAG("d", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None, catchup=True),
-        pytest.warns(UserWarning, match="catchup=True and a task with cursor_column: runs of the past"),
+        warnings.catch_warnings(record=True) as caught,
+        DAG("d", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=schedule, catchup=True),
     ):
+        warnings.simplefilter("always")
         SqlToEventsOperator(
             task_id="t", sql="SELECT 1", sql_conn_id="w", conn_id="v", mapping=MAPPING, cursor_column="at",
             initial_value="now",
         )  # fmt: skip
+    told = [str(warning.message) for warning in caught if "catchup=True" in str(warning.message)]
+    assert len(told) == (schedule is not None)
+    assert all("runs of the past all read the live cursor" in words for words in told)
 
 
 @pytest.mark.parametrize(
