@@ -113,7 +113,7 @@ class Ledger:
         self.examples.clear()
         if start is not None:
             counts, tally = self.counters, start.tally
-            counts.read = start.position - start.renumbered
+            counts.read = start.position - start.unused
             counts.resumed, counts.rejected, counts.skipped = tally.delivered, tally.rejected, tally.skipped
             counts.pending = tally.pending
             counts.reasons.update(tally.reasons)
@@ -158,7 +158,7 @@ class Ledger:
         delivered = counts.resumed + counts.delivered
         tally = Tally(delivered, counts.rejected, counts.skipped, Counter(counts.reasons), counts.pending)
         return self.offsets.checkpoint(
-            fingerprint, sent_at, self._dead_letters.uri if self._dead_letters else None, tally
+            fingerprint, sent_at, self._dead_letters.uri if self._dead_letters else None, tally, counts.read
         )
 
     def settled(self, *, ended: bool = False, completed: bool = False) -> Settled:

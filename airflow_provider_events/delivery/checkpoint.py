@@ -50,7 +50,7 @@ class Checkpoint:
     """How far a delivery came, with what proves that the source still says the same.
 
     :param fingerprint: of query, mapping and options.
-    :param position: rows taken from the source.
+    :param position: number of the last row taken from the source.
     :param digest: running digest of these rows.
     :param tally: their outcomes.
     :param sent_at: the time given to events without one, so that they are sent again as the same bytes.
@@ -58,7 +58,8 @@ class Checkpoint:
     :param open: rows among them without an outcome, in order; one group for those taken together.
     :param before_open: number and key (`key_column` only) of the row before the first open one.
     :param rejected_uri: file that holds the rejected rows.
-    :param renumbered: rows among those taken that came again under a number behind `position`.
+    :param unused: numbers up to `position` that no row of the tally or among the open ones has: of blank lines, and of
+        rows that come again under another one.
     """
 
     fingerprint: str
@@ -70,7 +71,7 @@ class Checkpoint:
     open: tuple[tuple[OpenRows, ...], ...] = ()
     before_open: tuple[int, Any] = (0, None)
     rejected_uri: str | None = None
-    renumbered: int = 0
+    unused: int = 0
 
     def __repr__(self) -> str:
         """Without the keys."""
@@ -83,10 +84,10 @@ class Checkpoint:
     def without_open(self) -> Checkpoint:
         """The same for a source that itself comes back to the open rows, and to those that are kept in no file."""
         number_open = sum(rows.last - rows.first + 1 for group in self.open for rows in group)
-        renumbered, tally = self.renumbered + number_open, self.tally
+        unused, tally = self.unused + number_open, self.tally
         if self.rejected_uri is None and (unkept := tally.rejected - tally.pending):
-            renumbered, tally = renumbered + unkept, replace(tally, rejected=tally.pending, reasons=Counter())
-        return replace(self, tally=tally, open=(), before_open=(0, None), renumbered=renumbered)
+            unused, tally = unused + unkept, replace(tally, rejected=tally.pending, reasons=Counter())
+        return replace(self, tally=tally, open=(), before_open=(0, None), unused=unused)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe; nothing of a row but its number and key."""
@@ -109,7 +110,7 @@ class Checkpoint:
             ],
             "before_open": [self.before_open[0], dump_key(self.before_open[1])],
             "rejected_uri": self.rejected_uri,
-            "renumbered": self.renumbered,
+            "unused": self.unused,
         }
 
     @classmethod
@@ -127,10 +128,10 @@ class Checkpoint:
                 for group in data["open"]
             )
             before_row, before_key = data["before_open"]
-            renumbered, pending = data.get("renumbered", 0), data.get("pending", 0)
+            unused, pending = data.get("unused", 0), data.get("pending", 0)
             numbers = [
                 *counts,
-                renumbered,
+                unused,
                 pending,
                 before_row,
                 *(n for group in groups for rows in group for n in rows[:2]),
@@ -142,7 +143,7 @@ class Checkpoint:
             if not all(groups) or ends != sorted(ends) or any(rows.first > rows.last for rows in opened):
                 raise ValueError("rows that are out of order")
             number_open = sum(rows.last - rows.first + 1 for rows in opened)
-            if number_open > MAX_OPEN_ROWS or sum(counts[1:]) + number_open + renumbered != counts[0]:
+            if number_open > MAX_OPEN_ROWS or sum(counts[1:]) + number_open + unused != counts[0]:
                 raise ValueError("counts that do not add up")
             reasons = Counter({str(name): int(count) for name, count in data["reasons"].items()})
             rejected_uri = data["rejected_uri"]
@@ -159,7 +160,7 @@ class Checkpoint:
                 groups,
                 (before_row, load_key(before_key)),
                 None if rejected_uri is None else str(rejected_uri),
-                renumbered,
+                unused,
             )
         except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"not whole ({type(error).__name__})") from None

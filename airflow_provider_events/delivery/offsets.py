@@ -125,7 +125,6 @@ class OffsetTracker:
         self._position = start.position if start else 0
         self._digest = start.digest if start else Digest().hexdigest()
         self._last_key = start.last_key if start else None
-        self._renumbered = start.renumbered if start else 0
         self._unread: dict[tuple[OpenRows, ...], tuple[int, Any]] = {}
         self._open: dict[Slice, None] = {}
         if start:
@@ -158,8 +157,10 @@ class OffsetTracker:
         """How many fragments a checkpoint would have to name at most."""
         return sum(map(Slice.places, self._open)) + sum(map(len, self._unread))
 
-    def checkpoint(self, fingerprint: str, sent_at: datetime, rejected_uri: str | None, tally: Tally) -> Checkpoint:
-        """Where the delivery stands, as a value; `tally` counts the rows taken that are not open."""
+    def checkpoint(
+        self, fingerprint: str, sent_at: datetime, rejected_uri: str | None, tally: Tally, taken: int
+    ) -> Checkpoint:
+        """Where the delivery stands, as a value; `tally` counts those of the `taken` rows that are not open."""
         groups = {part.open_rows(): part.before for part in self._open} | self._unread
         return Checkpoint(
             fingerprint,
@@ -171,5 +172,5 @@ class OffsetTracker:
             tuple(sorted(groups, key=lambda group: group[0].first)),
             min(groups.values(), key=lambda before: before[0], default=(0, None)),
             rejected_uri,
-            self._renumbered,
+            self._position - taken,
         )

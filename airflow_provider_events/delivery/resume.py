@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -146,13 +147,13 @@ class Resumable:
         chunks = read()
         again: list[EncodedRow] = []
         new: list[Chunk] = []
-        missing = start.position
-        while missing and (chunk := next(chunks, None)) is not None:
-            passed = min(missing, len(chunk))
+        reached = 0
+        while reached < start.position and (chunk := next(chunks, None)) is not None:
+            passed = bisect_right(chunk.rows, start.position)
             self.digest.update(chunk.part(0, passed).digested())
             again += [chunk.row(at) for at, row in enumerate(chunk.rows[:passed]) if row in self._groups]
             new = [chunk.part(passed, len(chunk))]
-            missing -= passed
+            reached = chunk.rows[-1] if chunk else reached
         if self.digest.hexdigest() != start.digest:
             raise SourceChanged("the source's first rows are not those that an earlier try took")
         return Chunk.of(again), chain(new, chunks)

@@ -76,27 +76,27 @@ def test_a_checkpoint_says_which_rows_are_open(checkpoint: Checkpoint) -> None:
 def test_a_checkpoint_holds_nothing_of_a_row_but_number_and_key() -> None:
     offsets = OffsetTracker()
     offsets.mark_read(Slice((0, None), (1, "order-1"), [1], ["order-1"], "digest"))
-    checkpoint = offsets.checkpoint("fingerprint", AT, None, Tally())
+    checkpoint = offsets.checkpoint("fingerprint", AT, None, Tally(), 1)
     assert set(checkpoint.to_dict()) == {
         "version", "fingerprint", "position", "digest", "delivered", "rejected", "skipped", "reasons", "sent_at",
-        "last_key", "open", "before_open", "rejected_uri", "renumbered", "pending",
+        "last_key", "open", "before_open", "rejected_uri", "unused", "pending",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("uri", "rejected", "pending", "left", "renumbered"),
+    ("uri", "rejected", "pending", "left", "unused"),
     [(None, 3, 0, 0, 5), (None, 3, 2, 2, 3), (None, 3, 3, 3, 2), ("s3://rejected.jsonl", 3, 1, 3, 2)],
 )
 def test_a_source_that_keeps_its_place_comes_back_to_what_is_open_and_to_what_is_kept_nowhere(
-    uri: str | None, rejected: int, pending: int, left: int, renumbered: int
+    uri: str | None, rejected: int, pending: int, left: int, unused: int
 ) -> None:
     tally = Tally(5, rejected, 0, Counter({"missing": rejected}), pending)
     checkpoint = Checkpoint("f", 10, "d", tally, AT, open=((OpenRows(4, 5),),), rejected_uri=uri)
 
     again = Checkpoint.from_dict(json.loads(json.dumps(checkpoint.without_open().to_dict())))
 
-    assert (again.tally.rejected, again.tally.pending, again.renumbered, again.open) == (left, pending, renumbered, ())
-    assert again.tally.delivered + again.tally.rejected + again.renumbered == again.position == 10
+    assert (again.tally.rejected, again.tally.pending, again.unused, again.open) == (left, pending, unused, ())
+    assert again.tally.delivered + again.tally.rejected + again.unused == again.position == 10
 
 
 # -- keys ------------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def refused_or_whole(data: Any) -> None:
             last = rows.last
     offsets = OffsetTracker()
     offsets.reset(checkpoint)
-    assert offsets.checkpoint("f", checkpoint.sent_at, None, Tally()).open == checkpoint.open
+    assert offsets.checkpoint("f", checkpoint.sent_at, None, Tally(), 0).open == checkpoint.open
 
 
 @given(JSON)
@@ -255,7 +255,7 @@ def test_at_every_moment_the_checkpoint_names_exactly_the_rows_without_outcome(
     unsettled: set[int] = set()
 
     def check() -> None:
-        checkpoint = offsets.checkpoint("f", AT, "uri", Tally(delivered, rejected))
+        checkpoint = offsets.checkpoint("f", AT, "uri", Tally(delivered, rejected), row)
         assert Checkpoint.from_dict(checkpoint.to_dict()) == checkpoint
         assert checkpoint.position == row
         assert {number for number in range(1, row + 1) if checkpoint.is_open(number)} == unsettled
@@ -301,12 +301,12 @@ def test_rows_of_an_earlier_try_stay_open_until_they_are_taken_again() -> None:
     offsets = OffsetTracker()
     start = Checkpoint.from_dict(GOOD)
     offsets.reset(start)
-    assert offsets.checkpoint("f", start.sent_at, None, start.tally) == start
+    assert offsets.checkpoint("f", start.sent_at, None, start.tally, start.position) == start
     taken = Slice((3, 3), (start.position, start.last_key), [4, 6], [4, 6], group=start.open[0])
     offsets.mark_read(taken)
-    assert offsets.checkpoint("f", start.sent_at, None, start.tally) == start
+    assert offsets.checkpoint("f", start.sent_at, None, start.tally, start.position) == start
     offsets.ack(taken, (4,))
-    after = offsets.checkpoint("f", start.sent_at, None, start.tally)
+    after = offsets.checkpoint("f", start.sent_at, None, start.tally, start.position)
     assert after.open == ((OpenRows(6, 6, 6, 6),),)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 from uuid import UUID
 
@@ -62,13 +62,17 @@ def name_of(key: Any) -> str:
 
 @dataclass
 class Rows:
-    """A source with a key for each row; a row that is no event is `"faulty"`."""
+    """A source with a key for each row; a row that is no event is `"faulty"`.
+
+    :param spacing: from one row's number to the next one's: the lines of a file may be blank.
+    """
 
     kinds: dict[Any, str]
     keyed: bool = False
     fails_at: int | None = None
     reads: list[Any] = field(default_factory=list)
     cursor: Any = None
+    spacing: int = 1
 
     def keys(self, records: Sequence[Record]) -> Sequence[Any] | None:
         """See `Source.keys`."""
@@ -85,7 +89,7 @@ class Rows:
         if after is not None:
             keys = keys[bisect_right(keys, after) :]
         made = []
-        for row, key in enumerate(keys, start=first_row):
+        for row, key in zip(count(first_row, self.spacing), keys, strict=False):
             if self.fails_at is not None and row > self.fails_at:
                 raise SourceError("the database went away")
             faulty = self.kinds[key] == "faulty"
@@ -244,25 +248,32 @@ def close(report: DeliveryReport | None, world: World, kinds: Mapping[Any, str])
     assert len(world.rejected()) == rejected
 
 
+def rows_of(kinds: dict[Any, str], layout: tuple[bool, int]) -> Rows:
+    """A source of this layout."""
+    keyed, spacing = layout
+    return Rows(kinds, keyed, spacing=spacing)
+
+
 sources = st.lists(st.sampled_from(KINDS), min_size=1, max_size=60)
 stops = st.lists(st.integers(1, 12), max_size=5)
+layouts = st.sampled_from([(True, 1), (False, 1), (False, 3)])  # whether there are keys, and how rows are numbered
 PROPERTY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @PROPERTY
-@given(sources, stops, st.booleans(), st.sampled_from(["none", "identity"]), st.integers(0, 2**32))
+@given(sources, stops, layouts, st.sampled_from(["none", "identity"]), st.integers(0, 2**32))
 def test_stops_lose_nothing_and_double_nothing(
-    listed: list[str], stopped: list[int], keyed: bool, ordering: str, seed: int
+    listed: list[str], stopped: list[int], layout: tuple[bool, int], ordering: str, seed: int
 ) -> None:
     kinds = dict(enumerate(listed, start=1))
     world = World({str(key): kind for key, kind in kinds.items()}, seed, trouble=0.1)
     report = None
     for stop_after in stopped:
-        report = attempt(world, Rows(kinds, keyed), stop_after=stop_after, ordering=ordering)
+        report = attempt(world, rows_of(kinds, layout), stop_after=stop_after, ordering=ordering)
         if report is not None:
             break
     if report is None:
-        report = attempt(world, Rows(kinds, keyed), ordering=ordering)
+        report = attempt(world, rows_of(kinds, layout), ordering=ordering)
     assert world.accepted == Counter({str(key): 1 for key, kind in kinds.items() if kind in ("good", "late")})
     if ordering == "identity":
         of_one_customer = [key for key, kind in kinds.items() if kind == "good"]
@@ -271,23 +282,23 @@ def test_stops_lose_nothing_and_double_nothing(
 
 
 @PROPERTY
-@given(sources, stops, st.booleans(), st.sampled_from(["none", "identity"]), st.integers(0, 2**32))
+@given(sources, stops, layouts, st.sampled_from(["none", "identity"]), st.integers(0, 2**32))
 def test_kills_lose_nothing_and_double_only_what_no_checkpoint_knew(
-    listed: list[str], killed: list[int], keyed: bool, ordering: str, seed: int
+    listed: list[str], killed: list[int], layout: tuple[bool, int], ordering: str, seed: int
 ) -> None:
     kinds = dict(enumerate(listed, start=1))
     world = World({str(key): kind for key, kind in kinds.items()}, seed, trouble=0.1)
     report = None
     known: set[str] = set()
     for kill_after in killed:
-        report = attempt(world, Rows(kinds, keyed), kill_after=kill_after, ordering=ordering)
+        report = attempt(world, rows_of(kinds, layout), kill_after=kill_after, ordering=ordering)
         if report is not None:
             break
         known |= {
             event for event, times in world.accepted_at.items() if any(at < world.saved_at for at in times)
         } & world.accepted.keys()
     if report is None:
-        report = attempt(world, Rows(kinds, keyed), ordering=ordering)
+        report = attempt(world, rows_of(kinds, layout), ordering=ordering)
     assert set(world.accepted) == {str(key) for key, kind in kinds.items() if kind in ("good", "late")}
     for event, times in world.accepted_at.items():
         for (one, at), (later, _) in pairwise(times):
