@@ -20,7 +20,7 @@ from airflow_provider_events.sources.cursor_state import MOST_IN_FILE, CursorRec
 from airflow_provider_events.sources.kept_cursor import AS_GIVEN, Begin, cursor_key
 
 if TYPE_CHECKING:
-    from airflow_provider_events.sources.incremental import Bounds
+    from airflow_provider_events.sources.cursor_bounds import Bounds
 
 __all__ = ["cursor_names", "database_store", "load_record", "moved", "task_of", "trial"]
 

@@ -223,7 +223,7 @@ class DeliveryOperator(BaseOperator):
         return hook.vendor
 
     @abstractmethod
-    def query(self) -> Any:
+    def fingerprint_inputs(self) -> Any:
         """What decides which rows the source gives and what becomes of them, as JSON-safe values."""
 
     def on_kill(self) -> None:
@@ -250,7 +250,7 @@ class DeliveryOperator(BaseOperator):
 
     def _fingerprint(self, task: list[str], options: DeliveryOptions) -> str:
         """Changes whenever the settled rows of an earlier try would not mean the same any more."""
-        decisive = [task, self.conn_id, self.query(), options.on_missing_entry]
+        decisive = [task, self.conn_id, self.fingerprint_inputs(), options.on_missing_entry]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
 

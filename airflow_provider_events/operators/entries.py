@@ -80,7 +80,7 @@ class UpsertEntryOperator(DeliveryOperator):
         """As an upsert of the connection's vendor."""
         return hook.vendor.upserts()
 
-    def query(self) -> Any:
+    def fingerprint_inputs(self) -> Any:
         """The mapping; the entries themselves are compared by their digest."""
         mapping = self._entry_mapping()
         return ["upsert", mapping and mapping.model_dump()]

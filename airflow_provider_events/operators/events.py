@@ -140,7 +140,7 @@ class SendEventsOperator(EventDeliveryOperator):
             return LineRecords(self._events, hook.conn_type, self._event_mapping())
         return EventRecords(listed(self._events, "events"), self._event_mapping())
 
-    def query(self) -> Any:
+    def fingerprint_inputs(self) -> Any:
         """The mapping; the events themselves are compared by their digest."""
         mapping = self._event_mapping()
         return None if mapping is None else mapping.model_dump()

@@ -34,6 +34,6 @@ class SqlToEntriesOperator(SqlDeliveryOperator):
         """As an upsert of the connection's vendor."""
         return hook.vendor.upserts()
 
-    def query(self) -> Any:
+    def fingerprint_inputs(self) -> Any:
         """That of the events, and that these are upserts."""
-        return ["upsert", super().query()]
+        return ["upsert", super().fingerprint_inputs()]

@@ -237,7 +237,7 @@ class SqlDeliveryOperator(DeliveryOperator):
             read_only=boolean(self.dry_run, "dry_run"),
         )
 
-    def query(self) -> Any:
+    def fingerprint_inputs(self) -> Any:
         """Query, parameters, key, interval and mapping."""
         interval = [self.interval_column, *map(str, self._interval)] if self._interval else None
         return [

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_events.hooks import cursor_store
+from airflow_provider_events.sources.cursor_bounds import Planner
 from airflow_provider_events.sources.incremental import CursorRecords
 from airflow_provider_events.sources.passage import Part, Passage
 from airflow_provider_events.transfers.sql_to_events import SqlDeliveryOperator, SqlToEventsOperator
@@ -178,4 +179,4 @@ def while_reading(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> I
 
 def by_the_clock(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
     """What the database's clock shows from now on."""
-    monkeypatch.setattr(CursorRecords, "_clock", lambda records, wrapped: now)
+    monkeypatch.setattr(Planner, "_clock", lambda records, wrapped: now)

@@ -21,6 +21,7 @@ from airflow_provider_events._compat import AirflowFailException
 from airflow_provider_events.cli.cursor_admin import moved
 from airflow_provider_events.exceptions import CursorNotMoved, EventsError
 from airflow_provider_events.sources import kept_cursor
+from airflow_provider_events.sources.cursor_bounds import Planner
 from airflow_provider_events.sources.cursor_state import CursorRecord, Position
 from airflow_provider_events.sources.incremental import CursorRecords
 from tests.servers import Database, databases
@@ -64,7 +65,7 @@ class Month:
     happened: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.monkeypatch.setattr(CursorRecords, "_clock", lambda records, wrapped: self.now + self.shift)
+        self.monkeypatch.setattr(Planner, "_clock", lambda records, wrapped: self.now + self.shift)
 
     def write(self, count: int) -> None:
         """Rows of the past hour: many at one time, and some that are committed later than they say."""
