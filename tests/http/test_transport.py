@@ -184,7 +184,7 @@ def odd_bloomreach(url: str) -> Any:
 @over_each
 @pytest.mark.parametrize("host", ["http://127.0.0.1:1", "https://events.invalid", "https://127.0.0.1:1"])
 def test_an_unreachable_host_is_named_within_the_budget(host: str) -> None:
-    job = delivery(odd_bloomreach(host), policy=SHORT, max_in_flight=2)
+    job = delivery(odd_bloomreach(host), retry_policy=SHORT, max_in_flight=2)
     with pytest.raises(VendorUnavailable, match=host.partition("//")[2]) as caught:
         job.run(records(events("bloomreach", 500)))
     report = caught.value.report
