@@ -204,7 +204,7 @@ def events(number: int) -> list[dict[str, Any]]:
 
 def test_the_hook_counts_a_list(connections: Any) -> None:
     hook = EventsHook.for_connection("bloomreach_default")
-    with pytest.raises(TooManyRows, match=r"^6 rows .* no more than 5 .*raise max_rows to 6$"):
+    with pytest.raises(TooManyRows, match=r"6 rows .* no more than 5 .*raise max_rows to 6$"):
         hook.deliver(events(6), max_rows=5)
     assert connections.requests("bloomreach") == []
     assert hook.deliver(events(5), max_rows=5).delivered == 5
@@ -226,7 +226,7 @@ def test_a_file_is_counted_no_further_than_needed(connections: Any, tmp_path: Pa
 
 def test_far_too_many_rows_are_not_counted_to_the_last(connections: Any, caplog: pytest.LogCaptureFixture) -> None:
     hook = EventsHook.for_connection("bloomreach_default")
-    with pytest.raises(TooManyRows, match=f"^more than {2 * COUNTED_FURTHER - 1} rows"):
+    with pytest.raises(TooManyRows, match=f"more than {2 * COUNTED_FURTHER - 1} rows"):
         hook.deliver(events(2 * COUNTED_FURTHER), max_rows=1)
 
 
