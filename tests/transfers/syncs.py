@@ -93,6 +93,7 @@ class Sync:
         # Airflow before 3.3 has no such stores, and this package the same ways around them.
         monkeypatch.setattr(cursor_store, "HAS_STATE_STORES", True)
         monkeypatch.setattr(cursor_store, "Asset", lambda **fields: SimpleNamespace(**fields))
+        monkeypatch.setattr(cursor_store.older_stores, "__defaults__", (States(),))
 
     def table(self, column: str | None = None) -> None:
         """Make its table, with an index on the cursor."""
