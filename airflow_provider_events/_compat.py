@@ -61,6 +61,6 @@ def hook_class_of(conn_type: str | None) -> Any:
     try:
         from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime as ProvidersManager
     except ImportError:  # before Airflow 3.2
-        from airflow.providers_manager import ProvidersManager  # type: ignore[assignment]
+        from airflow.providers_manager import ProvidersManager  # type: ignore[assignment]  # in its place
     hook = ProvidersManager().hooks.get(conn_type or "")  # None too where the class cannot be imported
     return hook and resolve_name(hook.hook_class_name)

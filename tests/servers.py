@@ -134,8 +134,13 @@ def mariadb() -> Iterator[Server]:
     yield from _for_session(mariadb_server)
 
 
+def with_database(driver: str, *values: Any) -> Any:
+    """A case of a test whose parameter `database` is indirect, and of what else it takes."""
+    return pytest.param(driver, *values, marks=[] if driver == "sqlite" else [pytest.mark.slow])
+
+
 def _cases(drivers: Iterable[str]) -> list[Any]:
-    return [pytest.param(driver, marks=[] if driver == "sqlite" else [pytest.mark.slow]) for driver in drivers]
+    return list(map(with_database, drivers))
 
 
 def databases(*drivers: str) -> pytest.MarkDecorator:

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
-from airflow_provider_events._compat import HAS_STATE_STORES, BaseHook, ObjectStoragePath, conf
+from airflow_provider_events._compat import HAS_STATE_STORES, ObjectStoragePath, conf
 from airflow_provider_events.cli.replay import stored_connection
 from airflow_provider_events.exceptions import ConfigurationError
 from airflow_provider_events.hooks.cursor_store import ASSET_NAME, StoreChain, older_stores, variable_key
@@ -169,8 +169,7 @@ def trial(task: Any, name: str, to: str, sent: bytes) -> tuple[Bounds, int]:
     """
     options = replace(task.cursor_options(), initial_value=to)
     with _reachable(task.sql_conn_id):
-        database = BaseHook.get_connection(task.sql_conn_id).get_hook(hook_params=dict(task.sql_hook_params or {}))
-        records = task.cursor_records(database, options, _Trial(name, sent))
+        records = task.cursor_records(options, _Trial(name, sent))
         return records.bounds, records.count()
 
 

@@ -21,7 +21,7 @@ from airflow_provider_events.sources.mapping import EventMapping
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-__all__ = ["Bounds", "Planner"]
+__all__ = ["AnyCursor", "Bounds", "Planner"]
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +63,31 @@ class Bounds:
         return (*limits, *([] if self.upper is None else [Limit(column, "<=", self.upper)]))
 
 
-class Placed(Protocol):
-    """A stored cursor, as far as planning needs it; see `KeptCursor`."""
+class AnyCursor(Protocol):
+    """A cursor for one try: the stored one (`KeptCursor`), or one as it would be."""
 
     name: str
 
+    @property
+    def most(self) -> int: ...
+
+    def begin(self) -> Begin: ...
+
+    def freeze(self, lower: Position, upper: Any, kind: str) -> None: ...
+
     def place(self, position: Position, kind: str) -> None: ...
+
+    def settle(
+        self,
+        position: Position | None,
+        kind: str,
+        since: Any,
+        sent: bytes,
+        *,
+        covered: bool,
+        ended: bool,
+        completed: bool,
+    ) -> None: ...
 
 
 class Planner:
@@ -85,7 +104,7 @@ class Planner:
         parameters: dict[str, Any] | tuple[Any, ...] | None,
         mapping: EventMapping,
         options: CursorOptions,
-        kept: Placed,
+        kept: AnyCursor,
         begin: Begin,
     ) -> None:
         self._hook = hook
@@ -155,7 +174,7 @@ class Planner:
                 log.warning("the clock of this database (%s) does not say its zone: the worker's is taken", dialect)
                 return datetime.now(UTC)
             now = now.replace(tzinfo=UTC)
-        return now.astimezone(UTC)  # type: ignore[no-any-return]
+        return now.astimezone(UTC)  # type: ignore[no-any-return]  # drivers have no types
 
     def _axis(self, wrapped: Wrapped, keyset: Keyset, kind: ColumnKind, least: Any) -> Axis:
         name = self._options.columns[0]

@@ -17,10 +17,9 @@ from airflow_provider_events.exceptions import CursorError
 from airflow_provider_events.row_data import dump_key
 from airflow_provider_events.sources.bounds import ColumnKind
 from airflow_provider_events.sources.cursor_axis import Axis, CursorOptions
-from airflow_provider_events.sources.cursor_bounds import Bounds, Planner
+from airflow_provider_events.sources.cursor_bounds import AnyCursor, Bounds, Planner
 from airflow_provider_events.sources.cursor_state import DIGEST_BYTES, Position, SentRows
 from airflow_provider_events.sources.cursors import RowChunk, connected, fetch, paging, streaming
-from airflow_provider_events.sources.kept_cursor import Begin
 from airflow_provider_events.sources.keyset import Wrapped, comparable, key_pages
 from airflow_provider_events.sources.mapping import EventMapping
 from airflow_provider_events.sources.passage import Part, Passage, RowDigests
@@ -31,7 +30,7 @@ from airflow_provider_events.values import kind as kind_of
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-__all__ = ["AnyCursor", "CursorRecords"]
+__all__ = ["CursorRecords"]
 
 log = logging.getLogger(__name__)
 
@@ -47,33 +46,6 @@ class SettledRows(Protocol):
     def ended(self) -> bool: ...
     @property
     def completed(self) -> bool: ...
-
-
-class AnyCursor(Protocol):
-    """A cursor for one try; see `KeptCursor`."""
-
-    name: str
-
-    @property
-    def most(self) -> int: ...
-
-    def begin(self) -> Begin: ...
-
-    def freeze(self, lower: Position, upper: Any, kind: str) -> None: ...
-
-    def place(self, position: Position, kind: str) -> None: ...
-
-    def settle(
-        self,
-        position: Position | None,
-        kind: str,
-        since: Any,
-        sent: bytes,
-        *,
-        covered: bool,
-        ended: bool,
-        completed: bool,
-    ) -> None: ...
 
 
 class CursorRecords:
@@ -147,7 +119,7 @@ class CursorRecords:
         :raises ConfigurationError: an option does not fit the column.
         :raises SourceError: the database or a store gives no answer.
         """
-        self.bounds  # noqa: B018
+        self.bounds  # noqa: B018  the access is what finds them
 
     @cached_property
     def bounds(self) -> Bounds:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from airflow_provider_events._compat import Context
     from airflow_provider_events.delivery.resume import Source
     from airflow_provider_events.hooks.base import EventsHook
-    from airflow_provider_events.sources.incremental import AnyCursor, CursorRecords
+    from airflow_provider_events.sources.cursor_bounds import AnyCursor
+    from airflow_provider_events.sources.incremental import CursorRecords
     from airflow_provider_events.sources.kept_cursor import KeptCursor
 
 __all__ = ["SqlDeliveryOperator", "SqlToEventsOperator"]
@@ -174,11 +175,35 @@ class SqlDeliveryOperator(DeliveryOperator):
 
     def source(self, hook: EventsHook) -> Source:
         """The rows as records."""
-        from airflow.providers.common.sql.hooks.sql import DbApiHook
-
         from airflow_provider_events.sources.rows import SqlRecords
         from airflow_provider_events.sources.sql import SqlSource
         from airflow_provider_events.sources.window import Window
+
+        mapping, window = self.event_mapping(), None
+        if (options := self.cursor_options()) is not None and self._kept is not None:
+            records = self.cursor_records(options, self._kept)
+            self.log.info("reading by %s", records.strategy)
+            records.plan()
+            return records
+        if self.interval_column and self._interval:
+            window = Window(self.interval_column, *self._interval, mapping.timezone)
+        source = SqlSource(
+            self.database_hook(),
+            self.sql,
+            self.parameters,
+            key_column=self.key_column,
+            count_rows=self.count_rows,
+            window=window,
+        )
+        self.log.info("reading by %s", source.strategy)
+        return SqlRecords(source, mapping, self.key_column)
+
+    def database_hook(self) -> DbApiHook:
+        """The hook of `sql_conn_id`.
+
+        :raises ConfigurationError: its provider is not installed, or it is no database.
+        """
+        from airflow.providers.common.sql.hooks.sql import DbApiHook
 
         connection = BaseHook.get_connection(self.sql_conn_id)
         try:
@@ -192,33 +217,13 @@ class SqlDeliveryOperator(DeliveryOperator):
             raise ConfigurationError(
                 f"sql_conn_id {self.sql_conn_id!r}: {type(database).__name__} is no database hook (DbApiHook)"
             )
-        mapping, window = self.event_mapping(), None
-        if (options := self.cursor_options()) is not None and self._kept is not None:
-            records = self.cursor_records(database, options, self._kept)
-            self.log.info("reading by %s", records.strategy)
-            records.plan()
-            return records
-        if self.interval_column and self._interval:
-            window = Window(self.interval_column, *self._interval, mapping.timezone)
-        source = SqlSource(
-            database,
-            self.sql,
-            self.parameters,
-            key_column=self.key_column,
-            count_rows=self.count_rows,
-            window=window,
-        )
-        self.log.info("reading by %s", source.strategy)
-        return SqlRecords(source, mapping, self.key_column)
+        return database
 
-    def cursor_records(self, database: DbApiHook, options: CursorOptions, kept: AnyCursor) -> CursorRecords:
-        """The rows behind a cursor; nothing is read yet.
-
-        :param database: hook of `sql_conn_id`.
-        """
+    def cursor_records(self, options: CursorOptions, kept: AnyCursor) -> CursorRecords:
+        """The rows behind a cursor; nothing is read yet."""
         from airflow_provider_events.sources.incremental import CursorRecords
 
-        return CursorRecords(database, self.sql, self.parameters, self.event_mapping(), options, kept)
+        return CursorRecords(self.database_hook(), self.sql, self.parameters, self.event_mapping(), options, kept)
 
     def cursor_parts(self) -> dict[str, Any]:
         """What the cursor is a cursor of; see `source_parts`."""

@@ -386,11 +386,11 @@ def test_rejected_events_are_in_the_file(connections: Any, tmp_path: Path) -> No
 
 def test_a_misspelt_option_is_an_error(connections: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"max_in_fligth is no option; did you mean 'max_in_flight'\?"):
-        BloomreachHook().deliver([], max_in_fligth=3)  # type: ignore[call-arg]
+        BloomreachHook().deliver([], max_in_fligth=3)  # type: ignore[call-arg]  # that it is refused
     with pytest.raises(ConfigurationError, match=r"rejected is no option; did you mean 'max_rejected'\?"):
-        BloomreachHook().deliver([], rejected="/tmp")  # type: ignore[call-arg]
+        BloomreachHook().deliver([], rejected="/tmp")  # type: ignore[call-arg]  # that it is refused
     with pytest.raises(ConfigurationError, match=r"zzz is no option; there are on_missing_entry, .*, rejected_path"):
-        BloomreachHook().deliver([], zzz=None)  # type: ignore[call-arg]
+        BloomreachHook().deliver([], zzz=None)  # type: ignore[call-arg]  # that it is refused
 
 
 # -- stops ---------------------------------------------------------------------------------------------------------

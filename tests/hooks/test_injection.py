@@ -279,9 +279,15 @@ def test_what_is_none_of_them_is_an_error(given: dict[str, Any], words: str) -> 
         (lambda: RetryPolicy(budget_seconds=-1), "budget_seconds has to be a number of seconds, not -1"),
         (lambda: RetryPolicy(cap_seconds=float("inf")), "cap_seconds has to be a number of seconds, not inf"),
         (lambda: RetryPolicy(base_seconds=True), "base_seconds has to be a number of seconds, not True"),
-        (lambda: RetryPolicy(max_wait_seconds="9"), "max_wait_seconds has to be a number of seconds, not '9'"),  # type: ignore[arg-type]
+        (
+            lambda: RetryPolicy(max_wait_seconds="9"),  # type: ignore[arg-type]  # that it is refused
+            "max_wait_seconds has to be a number of seconds, not '9'",
+        ),
         (lambda: RetryPolicy(max_unknown=0), "max_unknown has to be a whole number of at least 1, not 0"),
-        (lambda: RetryPolicy(max_unknown=1.5), "max_unknown has to be a whole number of at least 1, not 1.5"),  # type: ignore[arg-type]
+        (
+            lambda: RetryPolicy(max_unknown=1.5),  # type: ignore[arg-type]  # the same
+            "max_unknown has to be a whole number of at least 1, not 1.5",
+        ),
         (lambda: RateLimiter(0), "requests_per_minute has to be a number above 0, not 0"),
         (lambda: RateLimiter(float("nan")), "requests_per_minute has to be a number above 0, not nan"),
         (

@@ -77,7 +77,7 @@ OPERATORS: dict[str, tuple[str, Callable[[], Any]]] = {
     ),
     "an entry that is none": (
         "connection 'vibetrace_default'",
-        lambda: UpsertEntryOperator(task_id="t", conn_id=VENDOR, entries=5),  # type: ignore[arg-type]
+        lambda: UpsertEntryOperator(task_id="t", conn_id=VENDOR, entries=5),  # type: ignore[arg-type]  # that it is refused
     ),
     "no upserts": (
         "connection 'embeddables_default'",
@@ -172,10 +172,10 @@ HOOK: dict[str, Callable[[EventsHook], Any]] = {
     "an event of another vendor": lambda hook: hook.send({**PAID, "identity": {"userId": "1"}}),
     "a customer without an entry": lambda hook: hook.send({**PAID, "identity": {"email": "nobody@example.com"}}),
     "an upsert of nobody": lambda hook: hook.upsert({}),
-    "a delivery of nothing": lambda hook: hook.deliver(5),  # type: ignore[arg-type]
+    "a delivery of nothing": lambda hook: hook.deliver(5),  # type: ignore[arg-type]  # that it is refused
     "a delivery of the rejected": lambda hook: hook.deliver([{"name": "paid"}]),
     "a wrong option": lambda hook: hook.deliver([], batch_size=0),
-    "an unknown option": lambda hook: hook.deliver([], batchsize=1),  # type: ignore[call-arg]
+    "an unknown option": lambda hook: hook.deliver([], batchsize=1),  # type: ignore[call-arg]  # that it is refused
     "a wrong mapping": lambda hook: hook.deliver([], mapping={"nam": "x"}),
     "a look-up of nobody": lambda hook: hook.lookup([{}]),
     "a look-up by another id": lambda hook: hook.entry_exists({"_id": "1"}),

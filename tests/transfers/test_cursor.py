@@ -30,7 +30,7 @@ from airflow_provider_events.exceptions import (
 from airflow_provider_events.sources import kept_cursor
 from airflow_provider_events.transfers.sql_to_entries import SqlToEntriesOperator
 from airflow_provider_events.transfers.sql_to_events import SqlToEventsOperator
-from tests.servers import Database, databases
+from tests.servers import Database, databases, with_database
 from tests.transfers.syncs import MAPPING, Sync, by_the_clock, while_reading
 
 pytest_plugins = ["tests.servers"]
@@ -639,26 +639,22 @@ def test_local_times_over_a_change_of_the_clock(
 
 
 @pytest.mark.parametrize(
-    ("driver", "column", "times"),
+    ("database", "column", "times"),
     [
-        ("psycopg2", "TIMESTAMPTZ", ["10:01:00.000001", "10:01:00.000002", "10:01:00.000003"]),
-        ("psycopg2", "TIMESTAMPTZ(0)", ["10:01:00", "10:01:00", "10:01:01"]),
-        ("mysqlclient", "DATETIME(6)", ["10:01:00.000001", "10:01:00.000002", "10:01:00.000003"]),
-        ("mysqlclient", "TIMESTAMP", ["10:01:00", "10:01:00", "10:01:01"]),
-        ("mysqlclient", "DATETIME", ["10:01:00", "10:01:00", "10:01:01"]),
-        ("sqlite", "TEXT", ["10:01:00.000000001", "10:01:00.000000002", "10:01:00.000000003"]),
-        ("sqlite", "TEXT", ["10:01:00.123456789", "10:01:00.123456789", "10:01:00.999999999"]),
-        ("sqlite", "TEXT", ["10:01:00", "10:01:00", "10:01:01"]),
+        with_database("psycopg2", "TIMESTAMPTZ", ["10:01:00.000001", "10:01:00.000002", "10:01:00.000003"]),
+        with_database("psycopg2", "TIMESTAMPTZ(0)", ["10:01:00", "10:01:00", "10:01:01"]),
+        with_database("mysqlclient", "DATETIME(6)", ["10:01:00.000001", "10:01:00.000002", "10:01:00.000003"]),
+        with_database("mysqlclient", "TIMESTAMP", ["10:01:00", "10:01:00", "10:01:01"]),
+        with_database("mysqlclient", "DATETIME", ["10:01:00", "10:01:00", "10:01:01"]),
+        with_database("sqlite", "TEXT", ["10:01:00.000000001", "10:01:00.000000002", "10:01:00.000000003"]),
+        with_database("sqlite", "TEXT", ["10:01:00.123456789", "10:01:00.123456789", "10:01:00.999999999"]),
+        with_database("sqlite", "TEXT", ["10:01:00", "10:01:00", "10:01:01"]),
     ],
+    indirect=["database"],
 )
 @ONE_OR_TWO
-@THREE
-def test_microseconds_nanoseconds_and_whole_seconds(
-    sync: Any, options: Any, database: Database, driver: str, column: str, times: list[str]
-) -> None:
+def test_microseconds_nanoseconds_and_whole_seconds(sync: Any, options: Any, column: str, times: list[str]) -> None:
     """Whatever the precision: what is written between two runs with the least difference comes once."""
-    if database.driver != driver:
-        pytest.skip("of another database")
     task = sync(column, **options, mapping={**MAPPING, "timestamp": None})
     for n, time_of_day in enumerate(times, start=1):
         task.add((n, f"2026-11-01 {time_of_day}"))
