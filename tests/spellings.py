@@ -6,8 +6,8 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -117,6 +117,8 @@ class Marks:
     def __init__(self, texts: Mapping[str, str]) -> None:
         self.texts = dict(texts)
         self._needles = {name: sorted(set(self._all(text))) for name, text in texts.items()}
+        self._shortest = {name: min(map(len, needles)) for name, needles in self._needles.items()}
+        self._within = lru_cache(10_000)(self._search)  # a database says most things many times
 
     @staticmethod
     def _all(text: str) -> Iterator[bytes]:
@@ -127,9 +129,13 @@ class Marks:
         """Names of the marks that are in a value, in whatever spelling, and in what is packed in it."""
         return {name for part in _unpacked(_as_bytes(data)) for name in self._within(part)}
 
-    def _within(self, data: bytes) -> Iterable[str]:
+    def _search(self, data: bytes) -> Sequence[str]:
         data = data.lower()
-        return [name for name, needles in self._needles.items() if any(needle in data for needle in needles)]
+        return [
+            name
+            for name, needles in self._needles.items()
+            if len(data) >= self._shortest[name] and any(needle in data for needle in needles)
+        ]
 
 
 def _as_bytes(data: Any) -> bytes:
